@@ -1,0 +1,73 @@
+// The page's entry: it connects the form, the live events and the lists.
+
+import { Form } from "./form.js";
+import { Mail } from "./mail.js";
+import { People } from "./people.js";
+import { Timeline } from "./timeline.js";
+
+const form = new Form();
+const timeline = new Timeline();
+const people = new People();
+const mail = new Mail();
+
+form.onStart = (username, hasPicture) => timeline.start(username, hasPicture);
+form.onFailure = () => timeline.clear();
+form.onAnswer = (username, milliseconds) => {
+  timeline.answer(milliseconds);
+  announce(`Answered in ${format(milliseconds)}.`);
+  mail.show(username);
+  refresh();
+};
+timeline.onFinish = (username, sentence) => {
+  announce(`All work for ${username} is done. ${sentence}`);
+  refresh();
+};
+
+function format(milliseconds) {
+  return `${Math.max(1, Math.round(milliseconds))} milliseconds`;
+}
+
+function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}
+
+// Events come in bursts; one look at the lists after each burst is enough.
+let refreshing = null;
+function refresh() {
+  refreshing ??= setTimeout(async () => {
+    refreshing = null;
+    const [users] = await Promise.all([people.load(), mail.load()]);
+    if (users) timeline.reconcile(users);
+  }, 120);
+}
+
+function listen() {
+  const live = document.getElementById("live");
+  const say = (state, text) => {
+    live.dataset.state = state;
+    live.firstElementChild.textContent = text;
+  };
+  const events = new EventSource("/events");
+  events.onopen = () => {
+    say("open", "Live");
+    refresh();
+  };
+  events.onerror = () => {
+    say("lost", "Reconnecting");
+    // The browser tries again by itself, except after an answer that was no event stream.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+  };
+  events.onmessage = (message) => {
+    const event = JSON.parse(message.data);
+    timeline.event(event);
+    if (event.state === "done" || event.state === "failed") refresh();
+  };
+}
+
+// Tasks may run in another process, whose events this one does not see: the database has the truth.
+setInterval(() => {
+  if (timeline.pending()) refresh();
+}, 2000);
+
+listen();
+refresh();

@@ -1,0 +1,199 @@
+// The timeline of one registration: the request, the answer, and the work after it.
+
+const tasks = [
+  { step: "log_registration", label: "Log the registration", field: "logged" },
+  { step: "send_welcome_email", label: "Send a welcome mail", field: "emailed" },
+  { step: "resize_picture", label: "Resize the picture", field: "picture" },
+  { step: "update_crm", label: "Update the CRM", field: "crm" },
+];
+
+const words = { waiting: "waiting", running: "running", done: "done", failed: "failed", skipped: "no picture", empty: "" };
+
+export class Timeline {
+  // Called with (username, sentence) when nothing is left to do.
+  onFinish = () => {};
+
+  #root = document.getElementById("timeline");
+  #answered = document.getElementById("answered");
+  #lead = document.getElementById("lead");
+  #sum = document.getElementById("sum");
+  #thumbnail = document.getElementById("thumbnail");
+  #rows = new Map();
+  #run = null; // the registration shown
+  #frame = null; // the next drawing
+
+  constructor() {
+    const list = document.getElementById("steps");
+    this.#rows.set("request", new Row(list, "Your request"));
+    for (const { step, label } of tasks) this.#rows.set(step, new Row(list, label));
+    this.clear();
+  }
+
+  clear() {
+    this.#run = null;
+    this.#root.dataset.phase = "empty";
+    this.#root.style.removeProperty("--answer");
+    this.#answered.hidden = this.#sum.hidden = this.#thumbnail.hidden = true;
+    this.#lead.hidden = false;
+    for (const row of this.#rows.values()) row.set("empty");
+  }
+
+  start(username, hasPicture) {
+    const steps = new Map(tasks.map(({ step }) => [step, { state: "waiting", from: null, to: null, detail: "" }]));
+    if (!hasPicture) steps.get("resize_picture").state = "skipped";
+    this.#run = { username, started: performance.now(), answer: null, steps, finished: false };
+    this.#root.dataset.phase = "request";
+    this.#answered.hidden = this.#sum.hidden = this.#thumbnail.hidden = true;
+    this.#lead.hidden = true;
+    this.#redraw();
+  }
+
+  answer(milliseconds) {
+    this.#run.answer = milliseconds;
+    this.#root.dataset.phase = "after";
+    this.#answered.textContent = `Answered in ${duration(milliseconds)}`;
+    this.#answered.hidden = false;
+    this.#finish();
+  }
+
+  pending() {
+    return this.#run !== null && !this.#run.finished;
+  }
+
+  // When a step starts is what this page sees; how long it takes is the difference of two times of the service, whose
+  // clock need not agree with this one.
+  event({ username, step, state, detail, at }) {
+    const run = this.#run;
+    const seen = run?.steps.get(step);
+    if (!seen || !sameName(username, run.username) || seen.state === "done") return;
+    const now = performance.now() - run.started;
+    const time = parseTime(at);
+    if (state === "running") {
+      seen.from ??= now;
+      seen.runningAt ??= time;
+    } else if (state === "done" || state === "failed") {
+      seen.from ??= now;
+      const took = Number.isNaN(time - seen.runningAt) ? 0 : time - seen.runningAt;
+      seen.to = seen.from + Math.max(0, took);
+    }
+    if (state === "running") seen.to = null;
+    seen.state = state;
+    seen.detail = detail ?? "";
+    this.#finish();
+  }
+
+  // Corrects what events did not say from the list of users.
+  reconcile(users) {
+    const run = this.#run;
+    const user = run && users.find(({ username }) => sameName(username, run.username));
+    if (!user || run.answer === null) return;
+    for (const { step, field } of tasks) {
+      const seen = run.steps.get(step);
+      if (!user[field] || seen.state === "done") continue;
+      seen.state = "done";
+      seen.to ??= performance.now() - run.started;
+      seen.from ??= seen.to;
+    }
+    this.#finish();
+  }
+
+  #finish() {
+    const run = this.#run;
+    this.#redraw();
+    if (run.steps.get("resize_picture").state === "done") this.#showThumbnail(run.username);
+    const steps = [...run.steps.values()];
+    if (run.finished || run.answer === null || !steps.every(({ state }) => state === "done" || state === "skipped")) return;
+    run.finished = true;
+    const work = steps.reduce((sum, { from, to }) => sum + (to === null ? 0 : to - from), 0);
+    const sentence = `You waited ${duration(run.answer)}. Another ${duration(work)} of work came after the answer.`;
+    this.#sum.textContent = sentence;
+    this.#sum.hidden = false;
+    this.onFinish(run.username, sentence);
+  }
+
+  #showThumbnail(username) {
+    if (!this.#thumbnail.hidden) return;
+    this.#thumbnail.src = `/pictures/${encodeURIComponent(username)}`;
+    this.#thumbnail.alt = `The resized picture of ${username}`;
+    this.#thumbnail.hidden = false;
+  }
+
+  // Draws with the next frame, and again until nothing moves any more.
+  #redraw() {
+    this.#frame ??= requestAnimationFrame(() => {
+      this.#frame = null;
+      const run = this.#run;
+      if (run === null) return;
+      this.#draw(run, performance.now() - run.started);
+      const moves = run.answer === null || [...run.steps.values()].some(({ state }) => state === "running");
+      if (moves) this.#redraw();
+    });
+  }
+
+  #draw(run, now) {
+    const answer = run.answer ?? now;
+    const bars = [...run.steps].map(([step, { state, from, to, detail }]) => {
+      const start = from === null ? null : Math.max(from, answer);
+      const end = from === null ? null : start + ((to ?? now) - from);
+      return { step, state, detail, start, end };
+    });
+    const end = Math.max(20, answer, ...bars.map((bar) => bar.end ?? 0)) * 1.04;
+    this.#root.style.setProperty("--answer", answer / end);
+    document.getElementById("axis-end").textContent = duration(end);
+    this.#rows.get("request").set(run.answer === null ? "running" : "done", "", 0, answer, end);
+    for (const bar of bars) this.#rows.get(bar.step).set(bar.state, bar.detail, bar.start, bar.end, end);
+  }
+}
+
+// Row is one line of the timeline.
+class Row {
+  constructor(list, label) {
+    this.item = document.createElement("li");
+    this.item.className = "step";
+    const name = document.createElement("span");
+    name.className = "step-name";
+    name.textContent = label;
+    this.note = document.createElement("span");
+    this.note.className = "step-note";
+    this.track = document.createElement("span");
+    this.track.className = "track";
+    this.track.setAttribute("aria-hidden", "true");
+    const bar = document.createElement("span");
+    bar.className = "bar";
+    this.track.append(bar);
+    this.detail = document.createElement("span");
+    this.detail.className = "step-detail";
+    this.item.append(name, this.note, this.detail, this.track);
+    list.append(this.item);
+  }
+
+  set(state, detail = "", start = null, end = null, total = 1) {
+    const took = start === null ? "" : duration(end - start);
+    const note = state === "done" ? took : words[state];
+    const why = state === "failed" ? detail : "";
+    this.item.dataset.state = state;
+    if (this.note.textContent !== note) this.note.textContent = note;
+    if (this.detail.textContent !== why) this.detail.textContent = why;
+    this.item.classList.toggle("drawn", start !== null);
+    this.track.style.setProperty("--from", (start ?? 0) / total);
+    this.track.style.setProperty("--to", (end ?? 0) / total);
+  }
+}
+
+// Date.parse drops what is finer than a millisecond, which is long for some tasks.
+function parseTime(text) {
+  const fraction = text.match(/\.\d+/)?.[0] ?? "";
+  return Date.parse(text.replace(fraction, "")) + 1000 * Number(`0${fraction}`);
+}
+
+function duration(milliseconds) {
+  if (milliseconds < 0.05) return "< 0.1 ms";
+  if (milliseconds >= 9950) return `${Math.round(milliseconds / 1000)} s`;
+  if (milliseconds >= 995) return `${(milliseconds / 1000).toFixed(1)} s`;
+  if (milliseconds >= 9.95) return `${Math.round(milliseconds)} ms`;
+  return `${milliseconds.toFixed(1)} ms`;
+}
+
+function sameName(a, b) {
+  return a.toLowerCase() === b.toLowerCase();
+}
