@@ -1,0 +1,112 @@
+package wake
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/wake-go/wake/background"
+)
+
+// An adapter connects Huma to the host's mux. Huma's own one would do, but for
+// two things: a request has to find its task list and its instance, and a
+// router's middleware belongs around its operations.
+type adapter host
+
+// operationKey is the key under which an operation's metadata carry what Wake
+// knows of it.
+const operationKey = "wake"
+
+func (a *adapter) ServeHTTP(w http.ResponseWriter, r *http.Request) { (*host)(a).ServeHTTP(w, r) }
+
+func (a *adapter) Handle(op *huma.Operation, handler func(huma.Context)) {
+	meta, _ := op.Metadata[operationKey].(*operation)
+	if a.api == nil { // one of Huma's own pages
+		handler = primed(op, handler)
+	}
+	if meta == nil { // registered with Huma itself
+		meta = &operation{host: (*host)(a), foreign: true, around: func(h http.Handler) http.Handler { return h }}
+	}
+	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		meta.serve(op, w, r, handler)
+	}))
+	(*host)(a).handle(strings.ToUpper(op.Method)+" "+op.Path, meta.around(h))
+}
+
+// primed calls a page of Huma's once before it serves requests: they fill a
+// cache without a lock.
+func primed(op *huma.Operation, page func(huma.Context)) func(huma.Context) {
+	var once sync.Once
+	return func(ctx huma.Context) {
+		once.Do(func() {
+			page(humago.NewContext(op, &http.Request{Header: http.Header{}}, &statusRecorder{header: http.Header{}}))
+		})
+		page(ctx)
+	}
+}
+
+// humaContext gives the embedded field a name that is not that of a method.
+type humaContext = huma.Context
+
+// A request is one call of an operation. It is Huma's context for it, and
+// carries Go's.
+type request struct {
+	humaContext
+	ctx      requestContext
+	r        *http.Request
+	w        http.ResponseWriter
+	in       *instance
+	tasks    *background.Tasks
+	body     *limitedBody
+	response Response
+	wrote    bool  // the answer has begun
+	failed   error // found while the operation ran, with no way to tell it
+}
+
+// A requestContext finds its request again.
+type requestContext struct {
+	context.Context
+	req *request
+}
+
+type requestKey struct{}
+
+func (c *requestContext) Value(key any) any {
+	if key == (requestKey{}) {
+		return c.req
+	}
+	return c.Context.Value(key)
+}
+
+func requestOf(ctx context.Context) *request {
+	req, _ := ctx.Value(requestKey{}).(*request)
+	return req
+}
+
+func newRequest(op *huma.Operation, in *instance, w http.ResponseWriter, r *http.Request) *request {
+	req := &request{r: r, w: w, in: in, tasks: background.From(r.Context())}
+	req.humaContext = humago.NewContext(op, r, w)
+	req.ctx = requestContext{r.Context(), req}
+	req.body, _ = r.Body.(*limitedBody)
+	return req
+}
+
+// Context returns the operation's context.
+func (r *request) Context() context.Context { return &r.ctx }
+
+// Unwrap lets Huma's adapters find the request and the response writer.
+func (r *request) Unwrap() huma.Context { return r.humaContext }
+
+// SetStatus corrects the status of a body that could not be read: Huma takes
+// a form for an invalid one, and anything else for a fault of the server.
+func (r *request) SetStatus(code int) {
+	if unread := r.body.problem(); unread != nil && code >= 400 {
+		code = unread.Status
+	}
+	r.wrote = true
+	r.humaContext.SetStatus(code)
+}

@@ -1,0 +1,167 @@
+package wake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/wake-go/wake/background"
+)
+
+// An Error is an error that the client may see, as a problem document
+// (RFC 9457). [Errorf] makes one; a literal can add headers and a cause.
+type Error struct {
+	// Status is the answer's status, from 300 to 599.
+	Status int
+
+	// Detail is shown to the client.
+	Detail string
+
+	// Header is added to the answer's header.
+	Header http.Header
+
+	// Err is the cause. It is logged and never shown.
+	Err error
+}
+
+// Errorf makes an error that the client may see. The whole message is shown,
+// also what %w or %v put into it: use [Error] and its Err for a cause that
+// must not leave the program.
+func Errorf(status int, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Status: status, Detail: err.Error(), Err: errors.Unwrap(err)}
+}
+
+func (e *Error) Error() string {
+	if e.Err == nil || e.Err.Error() == e.Detail {
+		return e.Detail
+	}
+	return e.Detail + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// GetStatus returns the status, for Huma.
+func (e *Error) GetStatus() int { return e.Status }
+
+// Problem texts of what Wake answers by itself.
+const (
+	detailInternal = "The server could not answer this request. The error has been logged."
+	detailBusy     = "The server has too much work waiting. Try again."
+	detailStopping = "The server is about to stop. Try again."
+)
+
+// retryAfter is what 503 answers suggest, in seconds: a lane that is full now
+// has usually moved on by then.
+const retryAfter = "1"
+
+// problem turns an operation's error into what the client is shown. logged is
+// whether the error is one for the log.
+func problem(err error) (model *huma.ErrorModel, header http.Header, logged bool) {
+	var own *Error
+	var status huma.StatusError
+	switch {
+	case errors.Is(err, background.ErrFull):
+		return newProblem(http.StatusServiceUnavailable, detailBusy), http.Header{"Retry-After": {retryAfter}}, true
+	case errors.Is(err, background.ErrClosed), errors.Is(err, ErrDraining):
+		return newProblem(http.StatusServiceUnavailable, detailStopping), http.Header{"Retry-After": {retryAfter}}, false
+	case errors.As(err, &own):
+		code := own.Status
+		if code < 300 || code > 599 {
+			code = http.StatusInternalServerError
+		}
+		return newProblem(code, own.Detail), own.Header, code >= 500
+	case errors.As(err, &status) && status.GetStatus() < 500:
+		var given *huma.ErrorModel
+		if errors.As(err, &given) {
+			copied := *given
+			model = &copied
+		} else {
+			model = newProblem(status.GetStatus(), status.Error())
+		}
+		var with huma.HeadersError
+		if errors.As(err, &with) {
+			header = with.GetHeaders()
+		}
+		return model, header, false
+	}
+	return newProblem(http.StatusInternalServerError, detailInternal), nil, true
+}
+
+func newProblem(status int, detail string) *huma.ErrorModel {
+	return &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: detail}
+}
+
+// clientGone reports whether err is only the echo of a client that left.
+func clientGone(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Canceled) && context.Cause(ctx) == context.Canceled
+}
+
+// writeProblem answers with a problem document, for what is not an operation.
+func writeProblem(w http.ResponseWriter, model *huma.ErrorModel) {
+	body, err := json.Marshal(model)
+	if err != nil { // strings and numbers always encode
+		body = []byte(`{"status":500}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(model.Status)
+	w.Write(body)
+}
+
+// sanitize is Huma's last word on every error it writes by itself: no value
+// that the client sent is echoed (it may be a secret), and nothing internal
+// is told with a 5xx.
+func (h *host) sanitize(ctx huma.Context, _ string, v any) (any, error) {
+	given, ok := v.(*huma.ErrorModel)
+	if !ok {
+		return v, nil
+	}
+	model := *given
+	req := requestOf(ctx.Context())
+	if req != nil {
+		if unread := req.body.problem(); unread != nil {
+			return unread, nil
+		}
+	}
+	if model.Status >= 500 {
+		if model.Detail == "unexpected error occurred" { // an operation registered with Huma itself
+			logFor(ctx.Context()).Error("operation failed", "error", errors.Join(detailErrors(model.Errors)...))
+			model.Detail = detailInternal
+		}
+		model.Errors = nil
+		model.Instance = instanceOf(ctx.Context())
+		return &model, nil
+	}
+	model.Errors = make([]*huma.ErrorDetail, 0, len(given.Errors))
+	for _, e := range given.Errors {
+		if e != nil {
+			model.Errors = append(model.Errors, &huma.ErrorDetail{Message: e.Message, Location: e.Location})
+		}
+	}
+	return &model, nil
+}
+
+func detailErrors(details []*huma.ErrorDetail) (errs []error) {
+	for _, d := range details {
+		if d != nil {
+			errs = append(errs, d)
+		}
+	}
+	return errs
+}
+
+// instanceOf names the request, so that a client's report can be found in the log.
+func instanceOf(ctx context.Context) string {
+	if id := background.RequestID(ctx); id != "" {
+		return "urn:request:" + id
+	}
+	return ""
+}
