@@ -66,6 +66,7 @@ func instanceFrom(ctx context.Context) *instance {
 func newHost(name, version string, cfg config) *host {
 	h := &host{cfg: cfg, mux: http.NewServeMux(), missed: http.NewServeMux(), kinds: map[string]boundTask{}}
 	h.api = huma.NewAPI(h.humaConfig(name, version), (*adapter)(h))
+	h.handleDocs(name)
 	h.handle("GET /livez", http.HandlerFunc(h.serveLive))
 	h.handle("GET /readyz", http.HandlerFunc(h.serveReady))
 	return h
@@ -77,7 +78,7 @@ func newHost(name, version string, cfg config) *host {
 func (h *host) humaConfig(name, version string) huma.Config {
 	c := huma.DefaultConfig(name, version)
 	c.CreateHooks = nil
-	c.SchemasPath = ""
+	c.SchemasPath, c.DocsPath = "", ""
 	c.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}
 	c.Transformers = []huma.Transformer{h.sanitize}
 	c.Info.Description = h.cfg.description
@@ -101,12 +102,32 @@ func (h *host) seal() {
 	})
 }
 
+// route answers a request that changes something and names its target by ".."
+// or "//" with 404. The mux would redirect it, with its body, to a path that
+// its client did not ask for.
+func (h *host) route(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && !isClean(r.URL) {
+		writeProblem(w, newProblem(http.StatusNotFound, detailNotFound))
+		return
+	}
+	h.mux.ServeHTTP(w, r)
+}
+
+// isClean reports whether a path has no segment that the mux would take out.
+func isClean(u *url.URL) bool {
+	if !strings.Contains(u.Path, "//") && !strings.Contains(u.Path, "/.") {
+		return true
+	}
+	p := u.EscapedPath() + "/"
+	return !strings.Contains(strings.TrimSuffix(p, "/"), "//") && !strings.Contains(p, "/./") && !strings.Contains(p, "/../")
+}
+
 // serveMissed answers what no route matches, 404 or 405, as a problem.
 func (h *host) serveMissed(w http.ResponseWriter, r *http.Request) {
 	status := statusRecorder{header: http.Header{}}
 	handler, _ := h.missed.Handler(r)
 	handler.ServeHTTP(&status, r)
-	detail := "There is nothing at this path."
+	detail := detailNotFound
 	if status.code == http.StatusMethodNotAllowed {
 		detail = "This path does not take the method " + r.Method + "."
 		w.Header()["Allow"] = status.header["Allow"]

@@ -43,6 +43,12 @@ func (c *config) onLifespanEvent(e lifespan.Event) {
 		} else {
 			log.Debug("part ended", "part", e.Name)
 		}
+	case lifespan.SignalReceived:
+		if e.Count == 1 {
+			log.Info(e.String())
+		} else {
+			log.Warn(e.String())
+		}
 	case lifespan.PhaseAbandoned:
 		log.Error(e.String(), "stack", string(e.Stack))
 	default:
