@@ -2,9 +2,13 @@ package wake
 
 import (
 	"context"
+	"io"
+	"mime/multipart"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -63,8 +67,13 @@ type request struct {
 	tasks    *background.Tasks
 	body     *limitedBody
 	response Response
-	wrote    bool  // the answer has begun
-	failed   error // found while the operation ran, with no way to tell it
+	wrote    bool                  // the answer has begun
+	fault    bool                  // what Huma takes for a bad input is a fault of the program
+	answered bool                  // it is settled: Huma has nothing to add
+	failed   atomic.Pointer[error] // found while the operation ran, with no way to tell it
+	ended    atomic.Bool           // the operation has: what runs now is a task, or late
+
+	contentType [1]string // the value of the answer's header
 }
 
 // A requestContext finds its request again.
@@ -84,7 +93,21 @@ func (c *requestContext) Value(key any) any {
 
 func requestOf(ctx context.Context) *request {
 	req, _ := ctx.Value(requestKey{}).(*request)
+	if req != nil && req.ended.Load() {
+		return nil // a task has its request's values, but is none
+	}
 	return req
+}
+
+// fail makes the operation fail, whatever it returns.
+func (r *request) fail(err error) { r.failed.CompareAndSwap(nil, &err) }
+
+// failure returns what fail was told.
+func (r *request) failure() error {
+	if err := r.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func newRequest(op *huma.Operation, in *instance, w http.ResponseWriter, r *http.Request) *request {
@@ -101,11 +124,41 @@ func (r *request) Context() context.Context { return &r.ctx }
 // Unwrap lets Huma's adapters find the request and the response writer.
 func (r *request) Unwrap() huma.Context { return r.humaContext }
 
+// GetMultipartForm takes a request without a body for an empty form, so that a
+// form none of whose fields is required may be left out.
+func (r *request) GetMultipartForm() (*multipart.Form, error) {
+	if !strings.HasPrefix(r.r.Header.Get("Content-Type"), "multipart/") && r.hasNoBody() {
+		return &multipart.Form{}, nil
+	}
+	return r.humaContext.GetMultipartForm()
+}
+
+// hasNoBody finds out about a chunked body by reading from it.
+func (r *request) hasNoBody() bool {
+	if r.body == nil {
+		return true
+	}
+	n, err := io.ReadFull(r.body, make([]byte, 1))
+	return n == 0 && err == io.EOF
+}
+
+// SetReadDeadline leaves the time that a body may take to limitedBody.
+func (r *request) SetReadDeadline(time.Time) error { return nil }
+
 // SetStatus corrects the status of a body that could not be read: Huma takes
 // a form for an invalid one, and anything else for a fault of the server.
+//
+// After an answer of Wake's own it does nothing: Huma sets a status at the end
+// of an operation that has returned nothing to it.
 func (r *request) SetStatus(code int) {
+	if r.answered {
+		return
+	}
 	if unread := r.body.problem(); unread != nil && code >= 400 {
 		code = unread.Status
+	}
+	if r.fault {
+		code = http.StatusInternalServerError
 	}
 	r.wrote = true
 	r.humaContext.SetStatus(code)

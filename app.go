@@ -40,7 +40,7 @@ func New[S any](name, version string, life lifespan.Func[S], opts ...Option) *Ap
 		set(&cfg)
 	}
 	a := &App[S]{host: newHost(name, version, cfg), life: life}
-	a.host.routes = a.Router.wrap(a.host.mux)
+	a.host.routes = a.Router.wrap(http.HandlerFunc(a.host.route))
 	a.attach(mount[S]{
 		host:   a.host,
 		state:  func(in *instance) S { return in.state.(*stateOf[S]).state },
@@ -61,14 +61,22 @@ func (a *App[S]) Huma() huma.API { return a.host.api }
 
 // Mount puts another application under a path of this one. Its lifespan runs
 // inside this one's, its requests are served and drained with this one's, and
-// its tasks run in this one's lanes; its own options for serving, draining and
-// lanes do not apply.
+// its tasks run in this one's lanes. Of its own options those of [Middleware]
+// apply, and those for its OpenAPI document; those for serving, limits,
+// draining, logging and lanes are this one's.
+//
+// A path that does not begin with a slash, or ends with one, panics. An
+// application can be mounted once.
 func Mount[S, T any](to *App[S], path string, inner *App[T]) {
+	checkPrefix("Mount", path)
+	if inner == nil {
+		panic(fmt.Sprintf("wake: Mount at %q was given a nil application", path))
+	}
 	to.Handle(path+"/", http.StripPrefix(path, inner.host))
 	to.inner = append(to.inner, func(ctx context.Context, next func(context.Context) error) error {
-		outer := instanceFrom(ctx)
+		outer := applicationOf(ctx)
 		return inner.lifespan()(ctx, func(state T) error {
-			in := inner.host.newInstance(outer.cfg, outer.bg, outer.drain, &stateOf[T]{state})
+			in := inner.host.newInstance(outer.cfg, inner.host.cfg.middleware, outer.bg, outer.drain, &stateOf[T]{state})
 			if !inner.host.live.CompareAndSwap(nil, in) {
 				return errRunning
 			}
@@ -131,9 +139,9 @@ func (a *App[S]) runWith(ctx context.Context, opts []Option, serve func(context.
 	drain, stopDrain := context.WithCancelCause(context.Background())
 	defer stopDrain(nil)
 	state := &stateOf[S]{}
-	in := a.host.newInstance(&cfg, bg, drain, state)
+	in := a.host.newInstance(&cfg, cfg.middleware, bg, drain, state)
 	in.stopDrain = stopDrain
-	return lifespan.Run(context.WithValue(ctx, instanceKey{}, in), a.lifespan(), func(ctx context.Context, yielded S) error {
+	return lifespan.Run(context.WithValue(ctx, lifeKey{}, in), a.lifespan(), func(ctx context.Context, yielded S) error {
 		state.state = yielded
 		return serve(ctx, in)
 	}, lifespan.Config{
@@ -146,11 +154,11 @@ func (a *App[S]) runWith(ctx context.Context, opts []Option, serve func(context.
 	})
 }
 
-func (h *host) newInstance(cfg *config, bg *background.Runner, drain context.Context, state any) *instance {
+func (h *host) newInstance(cfg *config, middleware []func(http.Handler) http.Handler, bg *background.Runner, drain context.Context, state any) *instance {
 	h.seal()
 	in := &instance{host: h, cfg: cfg, bg: bg, drain: drain, state: state, idle: make(chan struct{}, 1)}
 	in.routes = h.routes
-	for _, m := range slices.Backward(cfg.middleware) {
+	for _, m := range slices.Backward(middleware) {
 		in.routes = m(in.routes)
 	}
 	in.serving = bg.Middleware(http.HandlerFunc(in.enter))

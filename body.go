@@ -25,6 +25,9 @@ type limitedBody struct {
 
 // limitBody bounds r's body, if it has one.
 func limitBody(w http.ResponseWriter, r *http.Request, limit int64, timeout time.Duration) {
+	if _, limited := r.Body.(*limitedBody); limited {
+		return // by the application that this one is mounted in
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &limitedBody{ReadCloser: r.Body, w: w, limit: limit, timeout: timeout}
 	}

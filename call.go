@@ -17,11 +17,12 @@ type Call[S any] struct {
 	// Tasks takes the tasks to run after the response.
 	Tasks *Tasks[S]
 
-	// Request is the request; nil in a task. Its body has been read.
+	// Request is the request; nil in a task, and what [From] returns in
+	// middleware and mounted handlers, which have it. Its body has been read.
 	Request *http.Request
 
-	// Response sets status, headers and cookies of a successful answer; nil in
-	// a task.
+	// Response sets status, headers and cookies of a successful answer; nil
+	// where Request is.
 	Response *Response
 }
 
@@ -63,7 +64,7 @@ func From[S any](ctx context.Context) Call[S] {
 // [Stream] is told through its context. Outside an application it returns nil,
 // which blocks for ever.
 func Draining(ctx context.Context) <-chan struct{} {
-	if in := instanceFrom(ctx); in != nil {
+	if in := applicationOf(ctx); in != nil {
 		return in.drain.Done()
 	}
 	return nil
@@ -74,9 +75,9 @@ func Draining(ctx context.Context) <-chan struct{} {
 // ctx ends it returns at once, and fn's result is dropped. A full lane is an
 // error that is answered with 503. See [background.Offload].
 func Offload[T any](ctx context.Context, fn func(context.Context) (T, error)) (T, error) {
-	in := instanceFrom(ctx)
+	in := applicationOf(ctx)
 	if in == nil {
-		panic("wake: Offload needs the context of a request or a task of a running application")
+		panic("wake: Offload needs the context of a request, a task or a lifespan function of an application")
 	}
 	return background.Offload(ctx, in.bg, fn)
 }

@@ -38,7 +38,7 @@ type check struct {
 //
 // It panics if ctx does not come from an application.
 func Check(ctx context.Context, name string, run func(context.Context) error) {
-	in := instanceFrom(ctx)
+	in := applicationOf(ctx)
 	if in == nil {
 		panic(fmt.Sprintf("wake: Check(%q) needs the context of a lifespan function", name))
 	}

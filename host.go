@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
+	"reflect"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -32,6 +34,8 @@ type host struct {
 	missed   *http.ServeMux // the same patterns without the catch-all, asked when it is hit
 	live     atomic.Pointer[instance]
 	kinds    map[string]boundTask
+	ids      map[string]int // of operations, to how many
+	json     jsonPool
 	catchAll bool // the mux has one of the user's own
 
 	sealed sync.Once
@@ -58,13 +62,26 @@ type instance struct {
 
 type instanceKey struct{}
 
+// lifeKey finds the instance in the context of its lifespan, which belongs to
+// no request: there is no state yet.
+type lifeKey struct{}
+
+// applicationOf finds the instance in any context of an application.
+func applicationOf(ctx context.Context) *instance {
+	if in := instanceFrom(ctx); in != nil {
+		return in
+	}
+	in, _ := ctx.Value(lifeKey{}).(*instance)
+	return in
+}
+
 func instanceFrom(ctx context.Context) *instance {
 	in, _ := ctx.Value(instanceKey{}).(*instance)
 	return in
 }
 
 func newHost(name, version string, cfg config) *host {
-	h := &host{cfg: cfg, mux: http.NewServeMux(), missed: http.NewServeMux(), kinds: map[string]boundTask{}}
+	h := &host{cfg: cfg, mux: http.NewServeMux(), missed: http.NewServeMux(), kinds: map[string]boundTask{}, ids: map[string]int{}}
 	h.api = huma.NewAPI(h.humaConfig(name, version), (*adapter)(h))
 	h.handleDocs(name)
 	h.handle("GET /livez", http.HandlerFunc(h.serveLive))
@@ -82,15 +99,43 @@ func (h *host) humaConfig(name, version string) huma.Config {
 	c.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}
 	c.Transformers = []huma.Transformer{h.sanitize}
 	c.Info.Description = h.cfg.description
+	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaNamer())
 	c.Components.SecuritySchemes = h.cfg.schemes
 	return c
+}
+
+// schemaNamer names schemas as Huma does, but puts the package's name before a
+// name that a type of another package has.
+func schemaNamer() func(reflect.Type, string) string {
+	types := map[string]reflect.Type{}
+	return func(t reflect.Type, hint string) string {
+		name := huma.DefaultSchemaNamer(t, hint)
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct || t.Name() == "" {
+			return name
+		}
+		if known, taken := types[name]; taken && known != t {
+			pkg := path.Base(t.PkgPath())
+			name = strings.ToUpper(pkg[:1]) + pkg[1:] + name
+		}
+		types[name] = t
+		return name
+	}
 }
 
 // handle registers a pattern with both muxes.
 func (h *host) handle(pattern string, handler http.Handler) {
 	h.mux.Handle(pattern, handler)
 	h.missed.Handle(pattern, http.NotFoundHandler())
-	h.catchAll = h.catchAll || strings.TrimSpace(pattern) == "/"
+	h.catchAll = h.catchAll || isCatchAll(pattern)
+}
+
+// isCatchAll reports whether a pattern takes every request: "/", "/{rest...}".
+func isCatchAll(pattern string) bool {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(pattern), "/")
+	return ok && (rest == "" || strings.HasPrefix(rest, "{") && strings.HasSuffix(rest, "...}") && !strings.Contains(rest, "/"))
 }
 
 // seal completes the routes, when the application first runs.

@@ -25,7 +25,7 @@ func (c *config) log() *slog.Logger {
 // logFor is the logger for what happens in a request or one of its tasks.
 func logFor(ctx context.Context) *slog.Logger {
 	log := slog.Default()
-	if in := instanceFrom(ctx); in != nil {
+	if in := applicationOf(ctx); in != nil {
 		log = in.cfg.log()
 	}
 	return log.With("request", background.RequestID(ctx))

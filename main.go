@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -91,10 +92,15 @@ func run[S any](app *App[S], args []string, stdout, stderr io.Writer) (code int)
 		fmt.Fprintln(stderr, err)
 		return lifespan.ExitUsage
 	}
+	if err := ignoreEmptyVariables(parser); err != nil {
+		fmt.Fprintln(stderr, err)
+		return lifespan.ExitUsage
+	}
 	command, err := parser.Parse(args[1:])
 	if err != nil {
 		var parse *kong.ParseError
 		if errors.As(err, &parse) {
+			parser.Stdout = stderr
 			_ = parse.Context.PrintUsage(true)
 		}
 		fmt.Fprintf(stderr, "%s: error: %v\n", filepath.Base(args[0]), err)
@@ -113,6 +119,25 @@ func run[S any](app *App[S], args []string, stdout, stderr io.Writer) (code int)
 	return cli.execute(command.Command(), app, log, stdout, stderr)
 }
 
+// ignoreEmptyVariables takes an environment variable without a value for one
+// that is not set: an empty address would be any.
+func ignoreEmptyVariables(parser *kong.Kong) error {
+	return kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			flag.Tag.Envs = slices.DeleteFunc(flag.Tag.Envs, func(name string) bool { return os.Getenv(name) == "" })
+		}
+		return next(nil)
+	})
+}
+
+// Validate is called by kong.
+func (c *serveCommand) Validate() error {
+	if c.Drain <= 0 {
+		return fmt.Errorf("--drain or WAKE_DRAIN is %v; it must be positive", c.Drain)
+	}
+	return nil
+}
+
 func (cli *commandLine) execute(command string, app program, log *slog.Logger, stdout, stderr io.Writer) int {
 	opts := []Option{Logger(log), Signals(os.Interrupt, syscall.SIGTERM)}
 	ctx := context.Background()
@@ -122,7 +147,7 @@ func (cli *commandLine) execute(command string, app program, log *slog.Logger, s
 		if cli.Serve.Admin != "" {
 			opts = append(opts, AdminAddr(cli.Serve.Admin))
 		}
-		return lifespan.ExitCode(app.Run(ctx, opts...)) // the log has the error
+		return serve(ctx, app, log, opts)
 	case "check":
 		if err := app.check(ctx, opts...); err != nil {
 			fmt.Fprintln(stderr, err)
@@ -144,6 +169,17 @@ func (cli *commandLine) execute(command string, app program, log *slog.Logger, s
 		return lifespan.ExitServe
 	}
 	return lifespan.ExitOK
+}
+
+// serve runs the application, and logs what kept it from running at all.
+func serve(ctx context.Context, app program, log *slog.Logger, opts []Option) int {
+	began := false
+	err := app.Run(ctx, append(opts, OnEvent(func(lifespan.Event) { began = true }))...)
+	code := lifespan.ExitCode(err)
+	if err != nil && !began {
+		log.Error("not started", "error", err, "exit_code", code)
+	}
+	return code
 }
 
 // check runs set-up and clean-up with nothing between them.

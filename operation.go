@@ -45,12 +45,20 @@ func Describe(text string) Op { return func(o *operation) { o.Operation.Descript
 func Tags(tags ...string) Op { return func(o *operation) { o.Tags = append(o.Tags, tags...) } }
 
 // Status sets the status of a successful answer. Defaults to 200, and to 204
-// where the output is an empty struct.
-func Status(code int) Op { return func(o *operation) { o.DefaultStatus = code } }
+// where the output is an empty struct. A number that is no status panics.
+func Status(code int) Op {
+	checkStatus(code)
+	return func(o *operation) { o.DefaultStatus = code }
+}
 
 // BodyLimit limits the request's body, in bytes, multipart included. Defaults
-// to [DefaultBodyLimit].
-func BodyLimit(bytes int64) Op { return func(o *operation) { o.bodyLimit = bytes } }
+// to [DefaultBodyLimit]. A limit that is not positive panics.
+func BodyLimit(bytes int64) Op {
+	if bytes <= 0 {
+		panic(fmt.Sprintf("wake: BodyLimit is %d; it must be a positive number of bytes", bytes))
+	}
+	return func(o *operation) { o.bodyLimit = bytes }
+}
 
 // Errors lists the error statuses of the operation in the OpenAPI document.
 func Errors(codes ...int) Op {
@@ -58,7 +66,7 @@ func Errors(codes ...int) Op {
 }
 
 // Security says in the OpenAPI document that the operation needs one of the
-// schemes, see [SecurityScheme].
+// schemes, see [SecurityScheme]; one that was not declared panics.
 func Security(schemes ...string) Op {
 	return func(o *operation) {
 		for _, name := range schemes {
@@ -117,7 +125,7 @@ func register[S, I, O any](to Routes[S], method, path string, handler Handler[S,
 	}
 	to.router().add(func(m mount[S]) {
 		op := m.operation(method, path, reflect.ValueOf(handler), ops)
-		encode := encoderOf[O](op)
+		var encode encoder[O]
 		call := func(ctx context.Context, in *I) (*reply, error) {
 			req := requestOf(ctx)
 			call := newCall(m, req)
@@ -125,19 +133,23 @@ func register[S, I, O any](to Routes[S], method, path string, handler Handler[S,
 			if err != nil {
 				return nil, op.fail(ctx, req, err)
 			}
-			if err := cmp.Or(req.tasks.Err(), req.failed); err != nil {
+			if err := cmp.Or(req.tasks.Err(), req.failure()); err != nil {
 				return nil, op.fail(ctx, req, err) // a full lane: the answer does not count
 			}
-			write, err := encode(out, req)
+			answer, err := encode(out)
 			if err != nil {
 				return nil, op.fail(ctx, req, err)
 			}
 			if err := req.tasks.Commit(); err != nil {
 				return nil, op.fail(ctx, req, err)
 			}
-			return &reply{write}, nil
+			answer.send(req)
+			return nil, nil // see request.SetStatus
 		}
-		m.register(op, func() { huma.Register(m.host.api, op.Operation, call) })
+		m.register(op, func() {
+			encode = encoderOf[O](op)
+			huma.Register(m.host.api, op.Operation, call)
+		})
 	})
 }
 
@@ -146,12 +158,13 @@ func (m mount[S]) operation(method, path string, handler reflect.Value, ops []Op
 	op := &operation{host: m.host, around: m.around}
 	op.Method, op.Path = method, m.prefix+path
 	op.Summary = summaryOf(handler)
+	op.OperationID = m.host.uniqueID(huma.GenerateOperationID(method, op.Path, reply{}))
 	op.Tags = slices.Clone(m.tags)
 	op.Responses = map[string]*huma.Response{}
 	for _, set := range ops {
 		set(op)
 	}
-	op.OperationID = huma.GenerateOperationID(method, op.Path, reply{})
+	m.host.checkSchemes(op)
 	// limitedBody has these limits, for every kind of body.
 	op.MaxBodyBytes, op.BodyReadTimeout = -1, -1
 	if op.Metadata == nil {
@@ -198,6 +211,7 @@ func summaryOf(handler reflect.Value) string {
 func (o *operation) serve(op *huma.Operation, w http.ResponseWriter, r *http.Request, handler func(huma.Context)) {
 	in := instanceFrom(r.Context())
 	req := newRequest(op, in, w, r)
+	defer req.ended.Store(true)
 	if o.foreign {
 		defer in.recoverPanic(w, r, &req.wrote)
 		handler(req)
@@ -275,9 +289,8 @@ func (o *operation) fail(ctx context.Context, req *request, err error) error {
 	return model
 }
 
-// An encoder makes an answer before anything is promised; what it returns
-// writes it afterwards.
-type encoder[O any] func(out O, req *request) (func(huma.Context), error)
+// An encoder makes an answer, before anything is promised.
+type encoder[O any] func(out O) (answer, error)
 
 func encoderOf[O any](op *operation) encoder[O] {
 	t := reflect.TypeFor[O]()
@@ -287,20 +300,21 @@ func encoderOf[O any](op *operation) encoder[O] {
 			op.DefaultStatus = http.StatusNoContent
 		}
 	}
-	answer := &huma.Response{Description: http.StatusText(op.DefaultStatus)}
-	op.Responses[strconv.Itoa(op.DefaultStatus)] = answer
+	status := op.DefaultStatus
+	documented := &huma.Response{Description: http.StatusText(status)}
+	op.Responses[strconv.Itoa(status)] = documented
 	switch {
 	case t.Implements(reflect.TypeFor[http.Handler]()):
-		return func(out O, req *request) (func(huma.Context), error) { return handlerReply(any(out), req) }
-	case op.DefaultStatus == http.StatusNoContent:
-		return func(_ O, req *request) (func(huma.Context), error) { return emptyReply(op.DefaultStatus, req), nil }
+		return func(out O) (answer, error) { return handlerAnswer(any(out)) }
+	case status == http.StatusNoContent:
+		return func(O) (answer, error) { return answer{status: status}, nil }
 	case t == reflect.TypeFor[[]byte]():
-		answer.Content = map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
-		return func(out O, req *request) (func(huma.Context), error) {
-			return bytesReply(op.DefaultStatus, any(out).([]byte), req), nil
+		documented.Content = map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
+		return func(out O) (answer, error) {
+			return answer{status: status, contentType: "application/octet-stream", body: any(out).([]byte)}, nil
 		}
 	}
 	schema := op.host.api.OpenAPI().Components.Schemas.Schema(t, true, op.OperationID+"Response")
-	answer.Content = map[string]*huma.MediaType{"application/json": {Schema: schema}}
-	return func(out O, req *request) (func(huma.Context), error) { return jsonReply(op.DefaultStatus, out, req) }
+	documented.Content = map[string]*huma.MediaType{"application/json": {Schema: schema}}
+	return func(out O) (answer, error) { return op.host.json.answer(status, out) }
 }

@@ -81,6 +81,8 @@ func (c *config) validate() error {
 		return fmt.Errorf("wake: DrainDelay is %v; it must not be negative", c.drainDelay)
 	case c.drainDelay >= c.drainTimeout:
 		return fmt.Errorf("wake: DrainDelay (%v) must be shorter than DrainTimeout (%v), which it is part of", c.drainDelay, c.drainTimeout)
+	case c.background.Grace > c.grace:
+		return fmt.Errorf("wake: the Grace of Background is %v; it must not be longer than Grace (%v): tasks would be left behind without a report", c.background.Grace, c.grace)
 	case c.bodyLimit <= 0:
 		return fmt.Errorf("wake: BodyLimit is %d; it must be a positive number of bytes", c.bodyLimit)
 	case c.headerLimit <= 0:

@@ -50,11 +50,21 @@ func (e *Error) Unwrap() error { return e.Err }
 // GetStatus returns the status, for Huma.
 func (e *Error) GetStatus() int { return e.Status }
 
+// ErrorDetail returns what a client may see of an error that a resolver has
+// returned, for Huma.
+func (e *Error) ErrorDetail() *huma.ErrorDetail {
+	return &huma.ErrorDetail{Message: e.Detail, Value: shown{}}
+}
+
+// shown marks a detail whose text was made for the client.
+type shown struct{}
+
 // Problem texts of what Wake answers by itself.
 const (
 	detailInternal = "The server could not answer this request. The error has been logged."
 	detailBusy     = "The server has too much work waiting. Try again."
 	detailStopping = "The server is about to stop. Try again."
+	detailNotFound = "There is nothing at this path."
 )
 
 // retryAfter is what 503 answers suggest, in seconds: a lane that is full now
@@ -67,16 +77,16 @@ func problem(err error) (model *huma.ErrorModel, header http.Header, logged bool
 	var own *Error
 	var status huma.StatusError
 	switch {
-	case errors.Is(err, background.ErrFull):
-		return newProblem(http.StatusServiceUnavailable, detailBusy), http.Header{"Retry-After": {retryAfter}}, true
-	case errors.Is(err, background.ErrClosed), errors.Is(err, ErrDraining):
-		return newProblem(http.StatusServiceUnavailable, detailStopping), http.Header{"Retry-After": {retryAfter}}, false
 	case errors.As(err, &own):
 		code := own.Status
 		if code < 300 || code > 599 {
 			code = http.StatusInternalServerError
 		}
 		return newProblem(code, own.Detail), own.Header, code >= 500
+	case errors.Is(err, background.ErrFull):
+		return newProblem(http.StatusServiceUnavailable, detailBusy), http.Header{"Retry-After": {retryAfter}}, true
+	case errors.Is(err, background.ErrClosed), errors.Is(err, ErrDraining):
+		return newProblem(http.StatusServiceUnavailable, detailStopping), http.Header{"Retry-After": {retryAfter}}, false
 	case errors.As(err, &status) && status.GetStatus() < 500:
 		var given *huma.ErrorModel
 		if errors.As(err, &given) {
@@ -131,6 +141,11 @@ func (h *host) sanitize(ctx huma.Context, _ string, v any) (any, error) {
 			return unread, nil
 		}
 	}
+	if hidden := unexplained(given); hidden != nil && req != nil {
+		logFor(ctx.Context()).Error("a resolver failed", "operation", req.Operation().Method+" "+req.Operation().Path, "error", hidden)
+		req.fault = true
+		model = *newProblem(http.StatusInternalServerError, detailInternal)
+	}
 	if model.Status >= 500 {
 		if model.Detail == "unexpected error occurred" { // an operation registered with Huma itself
 			logFor(ctx.Context()).Error("operation failed", "error", errors.Join(detailErrors(model.Errors)...))
@@ -142,11 +157,32 @@ func (h *host) sanitize(ctx huma.Context, _ string, v any) (any, error) {
 	}
 	model.Errors = make([]*huma.ErrorDetail, 0, len(given.Errors))
 	for _, e := range given.Errors {
-		if e != nil {
-			model.Errors = append(model.Errors, &huma.ErrorDetail{Message: e.Message, Location: e.Location})
+		if e == nil {
+			continue
 		}
+		message := e.Message
+		if model.Status == http.StatusUnsupportedMediaType {
+			message = "unknown content type" // Huma's repeats the header
+		}
+		model.Errors = append(model.Errors, &huma.ErrorDetail{Message: message, Location: e.Location})
 	}
 	return &model, nil
+}
+
+// unexplained returns the errors of resolvers that are no statement about the
+// input: Huma shows the text of any error that a resolver returns. A statement
+// says where ([huma.ErrorDetail]), or chooses a status.
+func unexplained(model *huma.ErrorModel) error {
+	if model.Detail != "validation failed" || model.Status != http.StatusUnprocessableEntity {
+		return nil
+	}
+	var errs []error
+	for _, e := range model.Errors {
+		if e != nil && e.Location == "" && e.Value == nil {
+			errs = append(errs, e)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func detailErrors(details []*huma.ErrorDetail) (errs []error) {

@@ -7,8 +7,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
-
-	"github.com/danielgtaylor/huma/v2"
+	"sync"
 )
 
 // A Response is what an operation sets of its answer besides the body. It is
@@ -21,10 +20,14 @@ type Response struct {
 
 // Status sets the status of a successful answer. Defaults to the operation's.
 func (r *Response) Status(code int) {
+	checkStatus(code)
+	r.status = code
+}
+
+func checkStatus(code int) {
 	if code < 200 || code > 599 {
 		panic(fmt.Sprintf("wake: status %d; an answer's status is between 200 and 599", code))
 	}
-	r.status = code
 }
 
 // Header returns the header of a successful answer, to be changed.
@@ -54,50 +57,61 @@ func (r *Response) apply(w http.ResponseWriter, status int) int {
 	return status
 }
 
+// An answer is what an operation has returned, encoded and not yet sent.
+type answer struct {
+	status      int
+	contentType string // empty: there is no body
+	body        []byte
+	buffer      *jsonBuffer  // where the body is
+	handler     http.Handler // answers instead
+}
+
+// send sends the answer. From here on there is no other.
+func (a *answer) send(req *request) {
+	req.answered = true
+	if a.handler != nil {
+		a.serve(req)
+		return
+	}
+	code := req.response.apply(req.w, a.status)
+	if a.contentType != "" {
+		req.setContentType(a.contentType)
+	}
+	req.wrote = true
+	if a.contentType == "" || code == http.StatusNoContent || code == http.StatusNotModified {
+		req.w.WriteHeader(code)
+	} else {
+		req.write(code, a.body)
+	}
+	req.in.host.json.putBack(a.buffer)
+}
+
+// serve lets the operation's own handler answer.
+func (a *answer) serve(req *request) {
+	w := req.w
+	req.wrote = true // or may have: a panic cuts the connection
+	if status := req.response.apply(w, 0); status != 0 {
+		w = &statusWriter{ResponseWriter: w, status: status}
+	}
+	a.handler.ServeHTTP(w, req.r)
+}
+
+// setContentType sets the body's type where nobody has. It does what
+// [http.Header.Set] does, without an allocation.
+func (r *request) setContentType(value string) {
+	const name = "Content-Type"
+	h := r.w.Header()
+	if v := h[name]; len(v) == 0 || v[0] == "" {
+		r.contentType[0] = value
+		h[name] = r.contentType[:]
+	}
+}
+
 // autoLength is the size up to which net/http finds out the length of a body
 // by itself.
 const autoLength = 2048
 
-func jsonReply(status int, out any, req *request) (func(huma.Context), error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(out); err != nil {
-		return nil, fmt.Errorf("encode the answer: %w", err)
-	}
-	return func(huma.Context) {
-		code := req.response.apply(req.w, status)
-		h := req.w.Header()
-		if h.Get("Content-Type") == "" {
-			h.Set("Content-Type", "application/json")
-		}
-		req.write(code, b.Bytes())
-	}, nil
-}
-
-func bytesReply(status int, body []byte, req *request) func(huma.Context) {
-	return func(huma.Context) {
-		code := req.response.apply(req.w, status)
-		if h := req.w.Header(); h.Get("Content-Type") == "" {
-			h.Set("Content-Type", "application/octet-stream")
-		}
-		req.write(code, body)
-	}
-}
-
-func emptyReply(status int, req *request) func(huma.Context) {
-	return func(huma.Context) {
-		req.wrote = true
-		req.w.WriteHeader(req.response.apply(req.w, status))
-	}
-}
-
 func (r *request) write(code int, body []byte) {
-	r.wrote = true
-	if code == http.StatusNoContent || code == http.StatusNotModified {
-		r.w.WriteHeader(code)
-		return
-	}
 	if len(body) > autoLength {
 		r.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	}
@@ -105,19 +119,50 @@ func (r *request) write(code int, body []byte) {
 	_, _ = r.w.Write(body) // a client that has gone changes nothing
 }
 
-func handlerReply(out any, req *request) (func(huma.Context), error) {
+func handlerAnswer(out any) (answer, error) {
 	h, _ := out.(http.Handler)
 	if v := reflect.ValueOf(out); h == nil || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil() {
-		return nil, fmt.Errorf("the operation returned a nil http.Handler and no error")
+		return answer{}, fmt.Errorf("the operation returned a nil http.Handler and no error")
 	}
-	return func(huma.Context) {
-		w := req.w
-		req.wrote = true // or may have: a panic cuts the connection
-		if status := req.response.apply(w, 0); status != 0 {
-			w = &statusWriter{ResponseWriter: w, status: status}
-		}
-		h.ServeHTTP(w, req.r)
-	}, nil
+	return answer{handler: h}, nil
+}
+
+// maxKept is the largest buffer that is kept for other answers.
+const maxKept = 64 << 10
+
+// A jsonPool encodes answers into memory that is used again.
+type jsonPool struct{ buffers sync.Pool }
+
+// A jsonBuffer is a buffer with its encoder.
+type jsonBuffer struct {
+	bytes.Buffer
+	encoder *json.Encoder
+}
+
+func newJSONBuffer() *jsonBuffer {
+	b := &jsonBuffer{}
+	b.encoder = json.NewEncoder(&b.Buffer)
+	b.encoder.SetEscapeHTML(false)
+	return b
+}
+
+func (p *jsonPool) answer(status int, out any) (answer, error) {
+	b, _ := p.buffers.Get().(*jsonBuffer)
+	if b == nil {
+		b = newJSONBuffer()
+	}
+	if err := b.encoder.Encode(out); err != nil {
+		return answer{}, fmt.Errorf("encode the answer: %w", err)
+	}
+	return answer{status: status, contentType: "application/json", body: b.Bytes(), buffer: b}, nil
+}
+
+// putBack takes a buffer whose answer has been sent.
+func (p *jsonPool) putBack(b *jsonBuffer) {
+	if b != nil && b.Cap() <= maxKept {
+		b.Reset()
+		p.buffers.Put(b)
+	}
 }
 
 // A statusWriter answers with the status that the operation chose.

@@ -60,8 +60,11 @@ func (r *Router[S]) attach(m mount[S]) {
 // times. Resources of the included package are set up and cleaned up where all
 // are: compose its lifespan into the application's with package lifespan.
 func Include[S, T any](to Routes[S], prefix string, from Routes[T], state func(S) T) {
-	if prefix != "" && !strings.HasPrefix(prefix, "/") || strings.HasSuffix(prefix, "/") {
-		panic(fmt.Sprintf("wake: Include with prefix %q; it must begin with a slash and not end with one, or be empty", prefix))
+	if prefix != "" {
+		checkPrefix("Include", prefix)
+	}
+	if from == nil {
+		panic(fmt.Sprintf("wake: Include of %q was given a nil router", prefix))
 	}
 	if state == nil {
 		panic(fmt.Sprintf("wake: Include of %q has no function to make the router's state from the application's", prefix))
@@ -79,6 +82,13 @@ func Include[S, T any](to Routes[S], prefix string, from Routes[T], state func(S
 			},
 		})
 	})
+}
+
+// checkPrefix panics for a path that http.ServeMux would take for something else.
+func checkPrefix(function, prefix string) {
+	if !strings.HasPrefix(prefix, "/") || strings.HasSuffix(prefix, "/") {
+		panic(fmt.Sprintf("wake: %s at %q; the path must begin with a slash and not end with one", function, prefix))
+	}
 }
 
 // withState lets [From] find the state of an included router.
@@ -147,8 +157,12 @@ func (r *Router[S]) Tasks(tasks ...Runnable[S]) {
 			if v := reflect.ValueOf(t); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 				panic("wake: Tasks was given a nil task; is its variable declared in this package?")
 			}
-			m.host.addKind(boundTask{t.info(), func(ctx context.Context, in *instance, arg any) error {
-				return t.call(ctx, m.state(in), arg)
+			m.host.addKind(boundTask{t.info(), m.prefix, t, func(ctx context.Context, in *instance, arg any) error {
+				state := m.state(in)
+				if m.included {
+					ctx = context.WithValue(ctx, stateKey{}, &stateOf[S]{state})
+				}
+				return t.call(ctx, state, arg)
 			}})
 		}
 	})

@@ -55,7 +55,8 @@ type Event struct {
 // Its context ends when the client goes and, with cause [ErrDraining], when
 // the application begins to stop: return then. An error returned before the
 // first Send is answered like that of any operation, a later one is logged.
-// Returning the context's error is an ordinary end.
+// Returning the context's error, or that of Send, is an ordinary end: the
+// client has gone.
 func Stream[S, I any](to Routes[S], path string, handler func(context.Context, *I, StreamCall[S]) error, ops ...Op) {
 	if handler == nil {
 		panic(fmt.Sprintf("wake: stream %s has no function to handle it", path))
@@ -88,6 +89,9 @@ type stream struct {
 	req     *request
 	mu      sync.Mutex
 	started bool
+	over    bool // the handler has returned
+
+	headOnly func() // called when the header has been sent
 	err     error // of a write: the stream is dead
 }
 
@@ -117,16 +121,39 @@ func (s *stream) run(handler func(context.Context) error) error {
 			}
 		}
 	})
-	err := handler(ctx)
+	err := s.handle(ctx, cancel, handler)
+	if gone := s.failure(); gone != nil && errors.Is(err, gone) {
+		return nil
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && (errors.Is(err, cause) || errors.Is(err, ctx.Err())) {
 		return nil
 	}
 	return err
 }
 
+// handle calls the handler. What it leaves behind can send nothing more: the
+// answer is not its own any longer.
+func (s *stream) handle(ctx context.Context, cancel context.CancelCauseFunc, handler func(context.Context) error) error {
+	s.headOnly = func() {}
+	if s.req.r.Method == http.MethodHead {
+		s.headOnly = func() { cancel(errHeadOnly) } // there is nobody to stream to
+	}
+	defer func() {
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
+	}()
+	return handler(ctx)
+}
+
+var (
+	errHeadOnly  = errors.New("wake: the header was all that the client asked for")
+	errStreamEnd = errors.New("wake: send an event: the stream's handler has returned")
+)
+
 // endStream settles the stream's tasks, and its answer if there is none yet.
 func (o *operation) endStream(hc huma.Context, s *stream, err error) {
-	err = errors.Join(err, s.req.failed)
+	err = errors.Join(err, s.req.failure())
 	if err == nil {
 		if err = s.write(""); err == nil || s.started {
 			err = s.req.tasks.Commit()
@@ -152,7 +179,20 @@ func (o *operation) endStream(hc huma.Context, s *stream, err error) {
 	}
 }
 
+// failure returns the error of the write that found the client gone.
+func (s *stream) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 func (s *stream) send(v any) error {
+	s.mu.Lock()
+	over := s.over
+	s.mu.Unlock()
+	if over {
+		return errStreamEnd
+	}
 	if v == nil {
 		return s.write("")
 	}
@@ -221,4 +261,5 @@ func (s *stream) start() {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	s.req.w.WriteHeader(http.StatusOK)
+	s.headOnly()
 }

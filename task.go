@@ -140,9 +140,18 @@ func JobOf[S, A any](kind *Kind[A], arg A) Job[S] {
 // declared is a task of which only the kind is known.
 type declared[S any] struct{ *taskInfo }
 
-func (d declared[S]) call(ctx context.Context, _ S, arg any) error {
+// call runs the bound task with the state of whoever added the job where it
+// takes that, and else with the state that it was registered with.
+func (d declared[S]) call(ctx context.Context, state S, arg any) error {
 	in := instanceFrom(ctx)
-	return in.host.kinds[d.name].run(ctx, in, arg)
+	bound, ok := in.host.kinds[d.name]
+	if !ok {
+		return fmt.Errorf("task %q: %w", d.name, errNotBound)
+	}
+	if t, ok := bound.task.(Runnable[S]); ok {
+		return t.call(ctx, state, arg)
+	}
+	return bound.run(ctx, in, arg)
 }
 
 // A function is a task that was not declared.
@@ -159,7 +168,10 @@ func Project[S, T, A any](task *Task[T, A], state func(S) T) *Task[S, A] {
 	if task == nil || state == nil {
 		panic("wake: Project needs a task and a function that makes its state from the application's")
 	}
-	return &Task[S, A]{task.taskInfo, func(ctx context.Context, s S, arg A) error { return task.run(ctx, state(s), arg) }}
+	return &Task[S, A]{task.taskInfo, func(ctx context.Context, s S, arg A) error {
+		t := state(s)
+		return task.run(context.WithValue(ctx, stateKey{}, &stateOf[T]{t}), t, arg)
+	}}
 }
 
 // A Job is a task with its argument, to be added to [Call].Tasks.
@@ -176,6 +188,8 @@ func (j Job[S]) Arg() any { return j.arg }
 
 // Run runs the task here and now.
 func (j Job[S]) Run(ctx context.Context, state S) error { return j.task.call(ctx, state, j.arg) }
+
+const emptyJob = "wake: an empty Job was added; make one with the task's With"
 
 // errNotBound is the error of an operation that adds a job of a kind that
 // nothing is bound to.
@@ -203,25 +217,33 @@ type Tasks[S any] struct {
 // up, and the client is answered 503 with Retry-After. After the request has
 // ended, Add logs an error and counts the job as refused.
 func (t *Tasks[S]) Add(jobs ...Job[S]) {
+	var buf [1]background.Task
 	if !t.detach(jobs) {
-		t.list.AddTask(t.tasks(jobs)...)
+		t.list.AddTask(t.tasks(buf[:0], jobs)...)
 	}
 }
 
 // TryAdd is Add that tells: it adds all jobs or none, and returns an error that
-// matches [background.ErrFull] or [background.ErrSealed].
+// matches [background.ErrFull], [background.ErrSealed] or
+// [background.ErrClosed], or one that says which kind is not bound.
 func (t *Tasks[S]) TryAdd(jobs ...Job[S]) error {
+	var buf [1]background.Task
 	if t.detach(jobs) {
 		return nil
 	}
-	return t.list.TryAdd(t.tasks(jobs)...)
+	for _, job := range jobs {
+		if err := t.notBound(job); err != nil {
+			return err
+		}
+	}
+	return t.list.TryAdd(t.tasks(buf[:0], jobs)...)
 }
 
 // Group adds jobs that run beside each other; what is added later waits for
 // all of them.
 func (t *Tasks[S]) Group(jobs ...Job[S]) {
 	if !t.detach(jobs) {
-		t.list.Group(t.tasks(jobs)...)
+		t.list.Group(t.tasks(nil, jobs)...)
 	}
 }
 
@@ -229,7 +251,7 @@ func (t *Tasks[S]) Group(jobs ...Job[S]) {
 // record, a compensation.
 func (t *Tasks[S]) Always(jobs ...Job[S]) {
 	if !t.detach(jobs) {
-		t.list.Always(t.tasks(jobs)...)
+		t.list.Always(t.tasks(nil, jobs)...)
 	}
 }
 
@@ -241,23 +263,28 @@ func (t *Tasks[S]) Func(name string, run func(context.Context) error) {
 	t.Add(Job[S]{&function[S]{newTaskInfo(name, nil), run}, nil})
 }
 
-func (t *Tasks[S]) tasks(jobs []Job[S]) []background.Task {
-	tasks := make([]background.Task, len(jobs))
-	for i, job := range jobs {
+// tasks makes tasks of jobs. It appends to buf, which a caller has on its stack.
+func (t *Tasks[S]) tasks(buf []background.Task, jobs []Job[S]) []background.Task {
+	for _, job := range jobs {
 		if job.task == nil {
-			panic("wake: an empty Job was added; make one with the task's With")
+			panic(emptyJob)
 		}
 		info := job.task.info()
-		tasks[i] = background.Task{Name: info.name, Lane: info.lane, Timeout: info.timeout, Run: t.run(job)}
-		if _, isDeclared := job.task.(declared[S]); isDeclared && !t.in.host.knows(info.name) {
-			err := fmt.Errorf("task %q: %w", info.name, errNotBound)
-			tasks[i].Run = func(context.Context) error { return err }
-			if t.req != nil {
-				t.req.failed = err
-			}
+		task := background.Task{Name: info.name, Lane: info.lane, Timeout: info.timeout, Run: t.run(job)}
+		if err := t.notBound(job); err != nil && t.req != nil {
+			t.req.fail(err)
 		}
+		buf = append(buf, task)
 	}
-	return tasks
+	return buf
+}
+
+// notBound is the error of a job whose kind is bound to no task.
+func (t *Tasks[S]) notBound(job Job[S]) error {
+	if d, ok := job.task.(declared[S]); ok && !t.in.host.knows(d.name) {
+		return fmt.Errorf("task %q: %w", d.name, errNotBound)
+	}
+	return nil
 }
 
 func (t *Tasks[S]) run(job Job[S]) func(context.Context) error {
@@ -297,6 +324,11 @@ func (t *Tasks[S]) detach(jobs []Job[S]) bool {
 	if t.detached == nil {
 		return false
 	}
+	for _, job := range jobs {
+		if job.task == nil {
+			panic(emptyJob)
+		}
+	}
 	t.detached.mu.Lock()
 	defer t.detached.mu.Unlock()
 	t.detached.jobs = append(t.detached.jobs, jobs...)
@@ -306,7 +338,9 @@ func (t *Tasks[S]) detach(jobs []Job[S]) bool {
 // A boundTask is a task that an application can run, by its name.
 type boundTask struct {
 	*taskInfo
-	run func(ctx context.Context, in *instance, arg any) error
+	prefix string // of the router that it was given to
+	task   any    // a Runnable of some state
+	run    func(ctx context.Context, in *instance, arg any) error
 }
 
 func (h *host) knows(name string) bool {
@@ -316,7 +350,10 @@ func (h *host) knows(name string) bool {
 
 // addKind registers a task under its name.
 func (h *host) addKind(t boundTask) {
-	if h.knows(t.name) {
+	if known, ok := h.kinds[t.name]; ok {
+		if known.taskInfo == t.taskInfo && known.prefix != t.prefix {
+			return // the same task of a router that is included again
+		}
 		panic(fmt.Sprintf("wake: two tasks are called %q; give one of them another name", t.name))
 	}
 	lanes := []string{"", background.DefaultLane, background.CPULane}

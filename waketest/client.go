@@ -28,9 +28,16 @@ type Client struct {
 	http     *http.Client
 	patience time.Duration
 	stop     func() error
-	stopped  bool
+	stopped  atomic.Bool
 	last     atomic.Uint64
-	pending  sync.Map // id → chan struct{}, closed when the request's tasks have ended
+	pending  sync.Map // id → *exchange
+}
+
+// An exchange is a request on its way.
+type exchange struct {
+	arrived atomic.Bool   // at the application: net/http has not refused it
+	watched atomic.Bool   // past the application's own middleware
+	ended   chan struct{} // closed when the request's tasks have ended
 }
 
 func newClient(t testing.TB, patience time.Duration) *Client {
@@ -106,7 +113,7 @@ func (c *Client) URL(path string) string { return "http://wake.test" + path }
 // Stop stops the application, as a signal would, waits until it has ended and
 // returns its error, which then does not fail the test.
 func (c *Client) Stop() error {
-	c.stopped = true
+	c.stopped.Store(true)
 	return c.stop()
 }
 
@@ -154,13 +161,36 @@ func reader(t testing.TB, body any) (_ io.Reader, isJSON bool) {
 	return bytes.NewReader(encoded), true
 }
 
-// watch learns when the tasks of a request have ended.
-func (c *Client) watch(next http.Handler) http.Handler {
+type exchangeKey struct{}
+
+// receive is outside of all that the application does with a request, where
+// there are no tasks yet.
+func (c *Client) receive(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ended, ok := c.pending.Load(r.Header.Get(idHeader)); ok {
-			background.From(r.Context()).OnEnd(func() { close(ended.(chan struct{})) })
-		}
+		id := r.Header.Get(idHeader)
 		r.Header.Del(idHeader)
+		found, ok := c.pending.Load(id)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		x := found.(*exchange)
+		x.arrived.Store(true)
+		defer func() {
+			if !x.watched.Load() { // middleware has answered by itself
+				close(x.ended)
+			}
+		}()
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	})
+}
+
+// watch learns when the tasks of a request have ended.
+func watch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if x, ok := r.Context().Value(exchangeKey{}).(*exchange); ok && x.watched.CompareAndSwap(false, true) {
+			background.From(r.Context()).OnEnd(func() { close(x.ended) })
+		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -175,8 +205,8 @@ func (t *transport) CloseIdleConnections() { t.http.CloseIdleConnections() }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	id := strconv.FormatUint(t.client.last.Add(1), 10)
-	ended := make(chan struct{})
-	t.client.pending.Store(id, ended)
+	x := &exchange{ended: make(chan struct{})}
+	t.client.pending.Store(id, x)
 	defer t.client.pending.Delete(id)
 	req = req.Clone(req.Context())
 	req.Header.Set(idHeader, id)
@@ -187,14 +217,23 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(res.Body)
 	res.Body.Close()
 	res.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{err}))
-	timer := time.NewTimer(t.client.patience)
-	defer timer.Stop()
+	if !x.arrived.Load() {
+		return res, nil // it was net/http that answered
+	}
 	select {
-	case <-ended:
-	case <-timer.C:
+	case <-x.ended:
+	case <-after(t.client.patience):
 		t.client.t.Errorf("waketest: the tasks of %s %s have not ended after %v", req.Method, req.URL.Path, t.client.patience)
 	}
 	return res, nil
+}
+
+// after is [time.After], and never for a patience of 0.
+func after(patience time.Duration) <-chan time.Time {
+	if patience == 0 {
+		return nil
+	}
+	return time.After(patience)
 }
 
 // failing ends a body the way it ended on the wire.

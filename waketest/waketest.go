@@ -27,7 +27,9 @@ type options struct {
 func AllowTaskErrors() Option { return func(o *options) { o.allowTaskErrors = true } }
 
 // Patience sets how long the application may take to start, and the tasks of a
-// request to end, before the test fails. Defaults to 10 seconds.
+// request to end, before the test fails. Defaults to 10 seconds, and to no
+// limit inside a testing/synctest bubble, where waiting takes no time and a
+// program that is stuck is found out at once.
 func Patience(d time.Duration) Option { return func(o *options) { o.patience = d } }
 
 // With sets options of the application for this test.
@@ -40,6 +42,9 @@ func With(opts ...wake.Option) Option {
 func Start[S any](t testing.TB, app *wake.App[S], opts ...Option) *Client {
 	t.Helper()
 	o := options{patience: 10 * time.Second}
+	if inBubble() {
+		o.patience = 0
+	}
 	for _, set := range opts {
 		set(&o)
 	}
@@ -50,7 +55,8 @@ func Start[S any](t testing.TB, app *wake.App[S], opts ...Option) *Client {
 	}, o.app, []wake.Option{
 		wake.Listener(c.listener),
 		wake.AdminAddr("off"),
-		wake.Middleware(c.watch),
+		wake.HTTPServer(func(s *http.Server) { s.Handler = c.receive(s.Handler) }),
+		wake.Middleware(watch),
 		wake.OnEvent(func(e lifespan.Event) {
 			if p, ok := e.(lifespan.PhaseChanged); ok && p.To == lifespan.Ready {
 				close(ready)
@@ -66,6 +72,7 @@ func Start[S any](t testing.TB, app *wake.App[S], opts ...Option) *Client {
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run(ctx, runOpts...) }()
 	c.stop = sync.OnceValue(func() error {
+		c.http.CloseIdleConnections() // the drain would wait for them
 		stop()
 		err := <-ended
 		c.http.CloseIdleConnections()
@@ -76,17 +83,21 @@ func Start[S any](t testing.TB, app *wake.App[S], opts ...Option) *Client {
 	case err := <-ended:
 		stop()
 		t.Fatalf("waketest: the application did not start: %v", err)
-	case <-time.After(o.patience):
+	case <-after(o.patience):
 		stop()
 		t.Fatalf("waketest: the application is not ready after %v; it ended with: %v", o.patience, <-ended)
 	}
 	t.Cleanup(func() {
-		if err := c.stop(); err != nil && !c.stopped {
+		if err := c.stop(); err != nil && !c.stopped.Load() {
 			t.Errorf("waketest: the application ended with an error: %v", err)
 		}
 	})
 	return c
 }
+
+// inBubble reports whether the test runs in a testing/synctest bubble: its clock
+// begins in the year 2000, which no other clock shows any more.
+func inBubble() bool { return time.Now().Year() < 2020 }
 
 // StartWith is [Start] with another lifespan, such as
 // lifespan.Fixed(&State{Mail: fakeMailer}).

@@ -26,16 +26,16 @@ const contentSecurityPolicy = "default-src 'self'; img-src 'self' blob:; object-
 	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // Handler serves the page at "/" and its files below [AssetsPath]; everything else is not found.
-func Handler() (http.Handler, error) {
+func Handler() http.Handler {
 	entries, err := fs.ReadDir(assets, "assets")
 	if err != nil {
-		return nil, fmt.Errorf("read the page's files: %w", err)
+		panic(fmt.Sprintf("read the page's embedded files: %v", err)) // they are in the program or it does not compile
 	}
 	mux := http.NewServeMux()
 	for _, entry := range entries {
 		content, err := assets.ReadFile("assets/" + entry.Name())
 		if err != nil {
-			return nil, fmt.Errorf("read the page's files: %w", err)
+			panic(fmt.Sprintf("read the page's embedded files: %v", err))
 		}
 		pattern := "GET " + AssetsPath + entry.Name()
 		if entry.Name() == "index.html" {
@@ -43,7 +43,7 @@ func Handler() (http.Handler, error) {
 		}
 		mux.Handle(pattern, newFile(entry.Name(), content))
 	}
-	return mux, nil
+	return mux
 }
 
 // file is one file with the headers that do not change.

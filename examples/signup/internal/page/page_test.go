@@ -18,16 +18,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func get(t *testing.T, path string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
-	handler, err := page.Handler()
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := httptest.NewRequest(http.MethodGet, path, nil)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, r)
+	page.Handler().ServeHTTP(w, r)
 	return w
 }
 

@@ -92,6 +92,15 @@ func (s *Store) Close() error {
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM users)`).Scan(&one); err != nil {
+		return fmt.Errorf("users database: %w", err)
+	}
+	return nil
+}
+
 // Execer is the part of a transaction that [AddTo] needs; *sql.Tx has it.
 type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)

@@ -39,9 +39,9 @@ export class Timeline {
   }
 
   start(username, hasPicture) {
-    const steps = new Map(tasks.map(({ step }) => [step, { state: "waiting", from: null, to: null, detail: "" }]));
+    const steps = new Map(tasks.map(({ step }) => [step, { state: "waiting", start: null, end: null, detail: "" }]));
     if (!hasPicture) steps.get("resize_picture").state = "skipped";
-    this.#run = { username, started: performance.now(), answer: null, steps, finished: false };
+    this.#run = { username, started: performance.now(), answer: null, steps, offset: null, finished: false };
     this.#root.dataset.phase = "request";
     this.#answered.hidden = this.#sum.hidden = this.#thumbnail.hidden = true;
     this.#lead.hidden = true;
@@ -60,23 +60,16 @@ export class Timeline {
     return this.#run !== null && !this.#run.finished;
   }
 
-  // When a step starts is what this page sees; how long it takes is the difference of two times of the service, whose
-  // clock need not agree with this one.
+  // Steps are kept in the service's time, whose clock need not agree with this page's. The event that came fastest tells
+  // best how the two differ.
   event({ username, step, state, detail, at }) {
     const run = this.#run;
     const seen = run?.steps.get(step);
-    if (!seen || !sameName(username, run.username) || seen.state === "done") return;
-    const now = performance.now() - run.started;
     const time = parseTime(at);
-    if (state === "running") {
-      seen.from ??= now;
-      seen.runningAt ??= time;
-    } else if (state === "done" || state === "failed") {
-      seen.from ??= now;
-      const took = Number.isNaN(time - seen.runningAt) ? 0 : time - seen.runningAt;
-      seen.to = seen.from + Math.max(0, took);
-    }
-    if (state === "running") seen.to = null;
+    if (!seen || Number.isNaN(time) || !sameName(username, run.username) || seen.state === "done") return;
+    run.offset = Math.min(run.offset ?? Infinity, performance.now() - run.started - time);
+    seen.start ??= time;
+    seen.end = state === "running" ? null : time;
     seen.state = state;
     seen.detail = detail ?? "";
     this.#finish();
@@ -87,12 +80,14 @@ export class Timeline {
     const run = this.#run;
     const user = run && users.find(({ username }) => sameName(username, run.username));
     if (!user || run.answer === null) return;
+    const now = performance.now() - run.started;
+    run.offset ??= now - Date.now();
     for (const { step, field } of tasks) {
       const seen = run.steps.get(step);
       if (!user[field] || seen.state === "done") continue;
       seen.state = "done";
-      seen.to ??= performance.now() - run.started;
-      seen.from ??= seen.to;
+      seen.end ??= now - run.offset;
+      seen.start ??= seen.end;
     }
     this.#finish();
   }
@@ -104,7 +99,7 @@ export class Timeline {
     const steps = [...run.steps.values()];
     if (run.finished || run.answer === null || !steps.every(({ state }) => state === "done" || state === "skipped")) return;
     run.finished = true;
-    const work = steps.reduce((sum, { from, to }) => sum + (to === null ? 0 : to - from), 0);
+    const work = steps.reduce((sum, { start, end }) => sum + (end === null ? 0 : end - start), 0);
     const sentence = `You waited ${duration(run.answer)}. Another ${duration(work)} of work came after the answer.`;
     this.#sum.textContent = sentence;
     this.#sum.hidden = false;
@@ -132,10 +127,13 @@ export class Timeline {
 
   #draw(run, now) {
     const answer = run.answer ?? now;
-    const bars = [...run.steps].map(([step, { state, from, to, detail }]) => {
-      const start = from === null ? null : Math.max(from, answer);
-      const end = from === null ? null : start + ((to ?? now) - from);
-      return { step, state, detail, start, end };
+    // No step starts before the answer is sent, though its news may travel faster than the answer.
+    const starts = [...run.steps.values()].map(({ start }) => start ?? Infinity);
+    const offset = Math.max(run.offset, answer - Math.min(...starts));
+    const bars = [...run.steps].map(([step, seen]) => {
+      const start = seen.start === null ? null : seen.start + offset;
+      const end = seen.end === null ? now : seen.end + offset;
+      return { step, state: seen.state, detail: seen.detail, start, end: start === null ? null : Math.max(start, end) };
     });
     const end = Math.max(20, answer, ...bars.map((bar) => bar.end ?? 0)) * 1.04;
     this.#root.style.setProperty("--answer", answer / end);

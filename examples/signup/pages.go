@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/wake-go/wake"
+	"github.com/wake-go/wake/examples/signup/internal/catcher"
+	"github.com/wake-go/wake/examples/signup/internal/users"
+)
+
+// Data is everybody who signed up.
+type Data struct {
+	Users []users.User `json:"users" nullable:"false" doc:"newest first"`
+}
+
+func data(ctx context.Context, _ *struct{}, c wake.Call[*State]) (Data, error) {
+	all, err := c.State.Users.All(ctx)
+	return Data{all}, err
+}
+
+// Mail is what the built-in catcher caught.
+type Mail struct {
+	Messages []catcher.Message `json:"messages" nullable:"false" doc:"newest first"`
+}
+
+func mail(_ context.Context, _ *struct{}, c wake.Call[*State]) (Mail, error) {
+	if c.State.Mailbox == nil {
+		return Mail{}, wake.Errorf(http.StatusNotFound, "The mail goes to the server that SIGNUP_SMTP names: look there.")
+	}
+	return Mail{c.State.Mailbox.Messages()}, nil
+}
+
+// PictureInput names a user.
+type PictureInput struct {
+	Username string `path:"username"`
+}
+
+func picture(ctx context.Context, in *PictureInput, c wake.Call[*State]) ([]byte, error) {
+	small, err := c.State.Users.Thumbnail(ctx, in.Username)
+	if errors.Is(err, users.ErrNoPicture) {
+		return nil, wake.Errorf(http.StatusNotFound, "There is no picture of this user, or not yet.")
+	}
+	h := c.Response.Header()
+	h.Set("Content-Type", http.DetectContentType(small))
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "private, max-age=60")
+	return small, err
+}
+
+// events tells of every change of every task, beginning with the latest ones.
+func events(ctx context.Context, _ *struct{}, c wake.StreamCall[*State]) error {
+	news, err := c.State.Progress.Subscribe()
+	if err != nil {
+		return &wake.Error{Status: http.StatusServiceUnavailable, Detail: "The progress cannot be watched now. Try again.", Err: err}
+	}
+	defer news.Close()
+	if err := c.Send(nil); err != nil { // so that the page knows it is connected
+		return err
+	}
+	for {
+		select {
+		case event, open := <-news.Events:
+			if !open {
+				return nil
+			}
+			if err := c.Send(event); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

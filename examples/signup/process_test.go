@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/wake-go/wake/examples/signup/internal/users"
+	"github.com/wake-go/wake/lifespan"
+)
+
+// A process is the example as people run it.
+type process struct {
+	cmd   *exec.Cmd
+	dir   string
+	url   string
+	log   bytes.Buffer
+	ended chan error
+}
+
+// program starts the example in an empty directory.
+func program(t *testing.T, env ...string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{dir: t.TempDir(), ended: make(chan error, 1)}
+	p.cmd = exec.Command(self)
+	p.cmd.Dir = p.dir
+	p.cmd.Env = append([]string{asProgram + "=1", "WAKE_ADDR=127.0.0.1:0", "WAKE_ADMIN=off", "HOME=" + p.dir}, env...)
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url := make(chan string, 1)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			p.log.Write(append(lines.Bytes(), '\n'))
+			var line struct{ Msg, URL string }
+			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
+				url <- line.URL
+			}
+		}
+	}()
+	go func() {
+		<-read // Wait closes the pipe
+		p.ended <- p.cmd.Wait()
+		close(url)
+	}()
+	kill := time.AfterFunc(time.Minute, func() { _ = p.cmd.Process.Kill() }) // the test then says what is missing
+	t.Cleanup(func() {
+		kill.Stop()
+		_ = p.cmd.Process.Kill() // does nothing to a process that has ended
+		for range url {
+		}
+		if t.Failed() {
+			t.Logf("the process wrote:\n%s", p.log.String())
+		}
+	})
+	p.url = <-url // empty if it ended first
+	return p
+}
+
+// exitCode waits for the process to end.
+func (p *process) exitCode(t *testing.T) int {
+	t.Helper()
+	err := <-p.ended
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	case err != nil:
+		t.Fatal(err)
+	}
+	return 0
+}
+
+// A CRM that answers when it is told to shows that the process waits for the task that calls it.
+func TestSIGTERMWaitsForTheTasks(t *testing.T) {
+	t.Parallel()
+	called, answer := make(chan struct{}), make(chan struct{})
+	crmServer := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(called)
+		<-answer
+	}))
+	t.Cleanup(crmServer.Close)
+	let := sync.OnceFunc(func() { close(answer) })
+	t.Cleanup(let) // before the server closes, which waits
+
+	p := program(t, "SIGNUP_CRM="+crmServer.URL)
+	body, contentType := form(t, "picture", jpegOf(t, photo(600, 400)))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	res, err := client.Post(p.url+"/register/Ada", contentType, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("status %s", res.Status)
+	}
+	<-called
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitUntilNobodyListens(t, strings.TrimPrefix(p.url, "http://"))
+	let()
+	if code := p.exitCode(t); code != lifespan.ExitOK {
+		t.Errorf("exit code %d", code)
+	}
+
+	store, err := users.Open(t.Context(), "sqlite:"+filepath.Join(p.dir, "signup.db")) // the default
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	all, err := store.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 || !all[0].Logged || !all[0].Emailed || !all[0].CRM || all[0].Picture == nil {
+		t.Errorf("after the end: %+v", all)
+	}
+}
+
+func waitUntilNobodyListens(t *testing.T, addr string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		conn, err := net.DialTimeout("tcp", addr, patience)
+		if err != nil {
+			return
+		}
+		// The other end closes it when it closes the listener.
+		_ = conn.SetDeadline(deadline)
+		_, _ = conn.Read(make([]byte, 1))
+		conn.Close()
+	}
+	t.Fatal("the listener stays open")
+}
+
+func TestPostgresIsRefusedAtStart(t *testing.T) {
+	t.Parallel()
+	p := program(t, "WAKE_QUEUE=postgres://ada:secret@localhost/signup")
+	if code := p.exitCode(t); code != lifespan.ExitStart {
+		t.Errorf("exit code %d, want %d", code, lifespan.ExitStart)
+	}
+	if log := p.log.String(); !strings.Contains(log, "PostgreSQL needs the durable queue") || strings.Contains(log, "secret") {
+		t.Errorf("log:\n%s", log)
+	}
+}
