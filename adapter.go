@@ -35,6 +35,9 @@ func (a *adapter) Handle(op *huma.Operation, handler func(huma.Context)) {
 	if meta == nil { // registered with Huma itself
 		meta = &operation{host: (*host)(a), foreign: true, around: func(h http.Handler) http.Handler { return h }}
 	}
+	if !meta.foreign {
+		checkPath(op)
+	}
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		meta.serve(op, w, r, handler)
 	}))

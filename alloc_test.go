@@ -4,6 +4,7 @@ package wake_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -26,7 +27,7 @@ func TestAllocations(t *testing.T) {
 		most  float64
 	}{
 		{"without tasks", "/tasks/0/alice", 0, 11},
-		{"two tasks", "/tasks/2/alice", 2, 25},
+		{"two tasks", "/tasks/2/alice", 2, 24},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			app := newCountingApp(t)
@@ -72,10 +73,7 @@ type countingApp struct {
 func newCountingApp(t *testing.T) *countingApp {
 	a := &countingApp{}
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	a.App = wake.New("allocations", "1", func(ctx context.Context, yield func(*atomic.Int64) error) error {
-		a.requests = context.WithValue(context.WithoutCancel(ctx), http.ServerContextKey, &http.Server{})
-		return yield(&a.ran)
-	})
+	a.App = wake.New("allocations", "1", lifespan.Fixed(&a.ran))
 	count := wake.Define("count", func(_ context.Context, ran *atomic.Int64, name string) error {
 		ran.Add(int64(len(name) / len("alice")))
 		return nil
@@ -92,11 +90,13 @@ func newCountingApp(t *testing.T) *countingApp {
 	wake.Get(a.App, "/tasks/2/{name}", answer(2))
 	ctx, stop := context.WithCancel(t.Context())
 	go func() {
-		ended <- a.Run(ctx, wake.Addr("127.0.0.1:0"), wake.AdminAddr("off"), wake.OnEvent(func(e lifespan.Event) {
-			if p, ok := e.(lifespan.PhaseChanged); ok && p.To == lifespan.Ready {
-				close(ready)
-			}
-		}))
+		ended <- a.Run(ctx, wake.Addr("127.0.0.1:0"), wake.AdminAddr("off"), wake.Logger(slog.New(slog.DiscardHandler)),
+			wake.HTTPServer(func(srv *http.Server) { a.requests = srv.BaseContext(nil) }),
+			wake.OnEvent(func(e lifespan.Event) {
+				if p, ok := e.(lifespan.PhaseChanged); ok && p.To == lifespan.Ready {
+					close(ready)
+				}
+			}))
 	}()
 	t.Cleanup(func() {
 		stop()

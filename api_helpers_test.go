@@ -212,6 +212,12 @@ func serveOnWire[S any](t *testing.T, app *wake.App[S], opts ...wake.Option) *wi
 	return w
 }
 
+// end stops the application and waits until its last task has ended.
+func (w *wire) end() error {
+	w.stop()
+	return w.err()
+}
+
 // dial opens a connection for raw bytes, with a limit for the whole test.
 func (w *wire) dial() net.Conn {
 	w.t.Helper()

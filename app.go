@@ -150,7 +150,12 @@ func (a *App[S]) runWith(ctx context.Context, opts []Option, serve func(context.
 		StopTimeout:  cfg.stopTimeout,
 		Grace:        cfg.grace,
 		Signals:      cfg.signals,
-		OnEvent:      cfg.onLifespanEvent,
+		OnEvent: func(e lifespan.Event) {
+			if p, ok := e.(lifespan.PhaseChanged); ok && p.To == lifespan.Draining {
+				stopDrain(ErrDraining) // before anybody can read of it in the log
+			}
+			cfg.onLifespanEvent(e)
+		},
 	})
 }
 

@@ -11,15 +11,16 @@ import (
 )
 
 const (
-	// lingerTime is how long a connection without a request in progress stays
-	// open during the drain. Its client may have sent a request just before it
-	// learnt of anything: it is answered, with Connection: close. Closing such
-	// connections at once cuts requests on every deployment.
+	// lingerTime is how long connections without a request in progress stay
+	// open when the drain has begun. Their clients may have sent a request just
+	// before they learnt of anything: it is answered, with Connection: close.
+	// Closing such connections at once cuts requests on every deployment.
 	lingerTime = 250 * time.Millisecond
 
-	// firstRequestTime is the same for a connection that is still to send its
-	// first request, from when it was made: time for a handshake and the way.
-	firstRequestTime = time.Second
+	// restTime is how long such a connection stays open after its last request,
+	// or after it was made: a client that asks more often than that is told
+	// that the connection will close before it does.
+	restTime = time.Second
 
 	// lingerPoll is how often the drain looks at the connections.
 	lingerPoll = 5 * time.Millisecond
@@ -28,21 +29,19 @@ const (
 // conns are the open connections of a server, without those that a handler has
 // taken over.
 type conns struct {
-	all sync.Map // net.Conn → *conn
+	all   sync.Map // net.Conn → *conn
+	began time.Time
 }
 
 // A conn is what the drain knows of one connection.
 type conn struct {
-	made    time.Time
-	changes atomic.Uint32 // how often it has become busy or quiet: odd is busy
-
-	// These belong to the drain.
-	seen  uint32 // changes, when it was last looked at
-	since time.Time
+	rests   atomic.Int64 // since when it has no request in progress, see conns.now; 0: it has one
+	overdue int64        // rests, when it was first found overdue; the drain's own
 }
 
 // watch follows the connections of srv. It chains the hook that is there.
 func (cs *conns) watch(srv *http.Server) {
+	cs.began = time.Now()
 	next := srv.ConnState
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		if reflect.TypeOf(c).Comparable() {
@@ -57,35 +56,38 @@ func (cs *conns) watch(srv *http.Server) {
 func (cs *conns) see(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		cs.all.Store(c, &conn{made: time.Now()})
+		known := &conn{}
+		known.rests.Store(cs.now())
+		cs.all.Store(c, known)
 	case http.StateHijacked, http.StateClosed:
 		cs.all.Delete(c)
-	default:
+	case http.StateActive:
 		if known, ok := cs.all.Load(c); ok {
-			known.(*conn).set(state == http.StateActive)
+			known.(*conn).rests.Store(0)
+		}
+	case http.StateIdle:
+		if known, ok := cs.all.Load(c); ok {
+			known.(*conn).rests.Store(cs.now())
 		}
 	}
 }
 
-// set notes a change. Only net/http's goroutine for the connection calls it.
-func (c *conn) set(busy bool) {
-	if n := c.changes.Load(); n%2 == 1 != busy {
-		c.changes.Store(n + 1)
-	}
-}
+// now is the time since the server began, in nanoseconds and never 0.
+func (cs *conns) now() int64 { return int64(time.Since(cs.began)) + 1 }
 
-// linger waits until no connection is left, and closes each that has had no
-// request for its time. It reports whether it has come to that before ctx ended.
-func (cs *conns) linger(ctx context.Context) bool {
+// wait waits until no connection is left, and reports whether it has come to
+// that before ctx ended. After the time linger it closes each connection that
+// has rested for the time rest.
+func (cs *conns) wait(ctx context.Context, linger, rest time.Duration) bool {
 	poll := time.NewTimer(lingerPoll)
 	defer poll.Stop()
-	for began := time.Now(); ; {
+	for began := cs.now(); ; {
 		left := false
-		now := time.Now()
-		cs.all.Range(func(c, known any) bool {
+		now := cs.now()
+		cs.all.Range(func(key, known any) bool {
 			left = true
-			if known.(*conn).overdue(began, now) {
-				c.(net.Conn).Close()
+			if c := key.(net.Conn); now-began >= int64(linger) && known.(*conn).over(c, now-int64(rest)) {
+				c.Close()
 			}
 			return true
 		})
@@ -101,26 +103,23 @@ func (cs *conns) linger(ctx context.Context) bool {
 	}
 }
 
-// overdue reports whether a connection has waited for a request long enough,
-// in a drain that began then.
-func (c *conn) overdue(began, now time.Time) bool {
-	changes := c.changes.Load()
-	if c.since.IsZero() || changes != c.seen {
-		c.seen, c.since = changes, now
-	}
-	switch {
-	case changes%2 == 1:
+// over reports whether a connection has rested since a time, and nothing has
+// arrived on it. It is asked twice: between, net/http has a moment to see what
+// it has just read.
+func (c *conn) over(of net.Conn, since int64) bool {
+	rests := c.rests.Load()
+	if rests == 0 || rests > since || hasUnread(of) {
 		return false
-	case changes == 0:
-		return now.Sub(c.made) >= firstRequestTime && now.Sub(began) >= lingerTime
 	}
-	return now.Sub(c.since) >= lingerTime
+	again := c.overdue == rests
+	c.overdue = rests
+	return again
 }
 
 // busy counts the connections with a request or an answer in progress.
 func (cs *conns) busy() (n int) {
 	cs.all.Range(func(_, known any) bool {
-		if known.(*conn).changes.Load()%2 == 1 {
+		if known.(*conn).rests.Load() == 0 {
 			n++
 		}
 		return true

@@ -15,7 +15,7 @@ import (
 
 // drain ends the HTTP side: readiness, streams, listeners, requests, then the
 // tasks of the requests. It returns what it could not finish.
-func (s *server) drain(ctx context.Context, listeners []net.Listener, accepting *sync.WaitGroup) error {
+func (s *server) drain(ctx context.Context, listeners []net.Listener, accepted <-chan struct{}) error {
 	cut := lifespan.Drain(ctx)
 	s.in.stopDrain(ErrDraining)
 	delay := time.NewTimer(s.in.cfg.drainDelay)
@@ -25,7 +25,10 @@ func (s *server) drain(ctx context.Context, listeners []net.Listener, accepting 
 	case <-cut.Done():
 	}
 	closeAll(listeners)
-	accepting.Wait() // what has been accepted is known from here on
+	select {
+	case <-accepted:
+	case <-cut.Done():
+	}
 
 	var requests, tasks error
 	if s.requestsEnd(cut) {
@@ -49,7 +52,7 @@ func (s *server) drain(ctx context.Context, listeners []net.Listener, accepting 
 // included, and for their answers to be sent. It reports false when the drain
 // is cut before.
 func (s *server) requestsEnd(cut context.Context) bool {
-	gone := s.conns.linger(cut)
+	gone := s.conns.wait(cut, lingerTime, restTime)
 	// Shutdown closes connections whose clients have not been told so, and may
 	// be asking again: hence after they have gone, or when all is cut anyway.
 	_ = s.http.Shutdown(cut)
@@ -64,7 +67,7 @@ func (s *server) cutShort(cause error) error {
 	grace, cancel := context.WithTimeout(context.Background(), s.in.cfg.grace)
 	defer cancel()
 	ended := s.in.waitIdle(grace)
-	s.conns.linger(grace)
+	s.conns.wait(grace, 0, 0)
 	_ = s.http.Close() // what is left gets no answer
 	switch {
 	case !ended:
@@ -94,7 +97,7 @@ func (in *instance) waitIdle(ctx context.Context) bool {
 // handlerStacks are the stacks of goroutines that handle requests, for the
 // report of those that do not end.
 func handlerStacks() string {
-	const most, mostBytes = 10, 1 << 20
+	const most, mostBytes = 10, 16 << 20
 	buf := make([]byte, mostBytes)
 	buf = buf[:runtime.Stack(buf, true)]
 	var stacks []string

@@ -110,7 +110,7 @@ func ExampleBind() {
 		return struct{}{}, nil
 	})
 	try(app, post("/launch"))
-	// Output:
+	// Unordered output:
 	// 204
 	// 3
 	// 2
@@ -147,7 +147,7 @@ func ExampleRouter_Handle() {
 		fmt.Fprintln(w, "thanks")
 	}))
 	try(app, post("/hook"))
-	// Output:
+	// Unordered output:
 	// 200 thanks
 	// logged
 }

@@ -67,6 +67,7 @@ func Example() {
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	ended := make(chan error)
 	go func() { ended <- newSignup().Run(ctx, wake.Listener(listener), quiet) }()
 

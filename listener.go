@@ -40,9 +40,11 @@ func listenGently(ctx context.Context, addr string) (net.Listener, error) {
 // closeGently makes Accept return the connections that have been made, and
 // then an error, upon which net/http closes the listener.
 func (l *gentleListener) closeGently() {
-	refuseNew(l.TCPListener)
 	now := time.Now()
 	limit := now.Add(settleLimit)
+	if refuseNew(l.TCPListener) {
+		limit = now.Add(time.Hour) // what waits is finite
+	}
 	l.closeBy.Store(&limit)
 	_ = l.SetDeadline(now.Add(settleTime)) // it fails if the listener is closed: no harm
 }
@@ -51,22 +53,26 @@ func (l *gentleListener) closeGently() {
 func (l *gentleListener) Accept() (net.Conn, error) {
 	for tries := 0; ; tries++ {
 		conn, err := l.TCPListener.Accept()
-		closeBy := l.closeBy.Load()
-		if closeBy == nil {
+		limit := l.closeBy.Load()
+		if limit == nil {
 			return conn, err
 		}
-		now := time.Now()
-		if timedOut := errors.Is(err, os.ErrDeadlineExceeded); timedOut && (tries > 0 || now.After(*closeBy)) {
-			return nil, net.ErrClosed
-		} else if err != nil && !timedOut {
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if err != nil && !late {
 			return nil, err
 		}
-		// Nobody has looked for connections after the deadline, which may have
-		// passed while this goroutine waited for a processor.
-		_ = l.SetDeadline(now.Add(settleTime))
-		if err == nil {
-			return conn, nil
+		now := time.Now()
+		if now.Before(*limit) {
+			_ = l.SetDeadline(now.Add(settleTime))
 		}
+		switch {
+		case err == nil:
+			return conn, nil
+		case tries > 0 || now.After(*limit):
+			return nil, net.ErrClosed
+		}
+		// Once more: nobody looks for connections after the deadline, and it
+		// may have passed while this goroutine waited for a processor.
 	}
 }
 

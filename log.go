@@ -116,7 +116,11 @@ func logTask(log *slog.Logger, e background.Event) {
 	case background.TaskRefused:
 		log.Error("task refused: it will not run", "task", e.Name, "request", e.RequestID, "lane", e.Lane, "error", e.Err)
 	case background.TaskDropped:
-		log.Debug("task dropped: its operation failed", "task", e.Name, "request", e.RequestID)
+		if e.Err == nil { // the operation's own error has been dealt with
+			log.Debug("task dropped: its operation failed", "task", e.Name, "request", e.RequestID)
+		} else {
+			log.Error("task dropped: it will not run", "task", e.Name, "request", e.RequestID, "error", e.Err)
+		}
 	case background.TaskAbandoned:
 		attrs := []any{"task", e.Name, "request", e.RequestID, "age", e.Age.Round(time.Millisecond), "started", e.Started}
 		if e.Err != nil {

@@ -5,6 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 )
 
 // uniqueID makes the id of an operation one that no other has: /a-b and /a/b
@@ -27,5 +30,30 @@ func (h *host) checkSchemes(op *operation) {
 					op.Method, op.Path, name, slices.Sorted(maps.Keys(h.cfg.schemes))))
 			}
 		}
+	}
+}
+
+// checkPath panics if an input binds a path parameter that the path does not
+// have: every request would be refused. Those that no field binds, such as one
+// of a router's prefix, are added to the document.
+func checkPath(op *huma.Operation) {
+	var names []string
+	for segment := range strings.SplitSeq(op.Path, "/") {
+		if name, ok := strings.CutPrefix(segment, "{"); ok && name != "$}" {
+			names = append(names, strings.TrimSuffix(strings.TrimSuffix(name, "}"), "..."))
+		}
+	}
+	for _, p := range op.Parameters {
+		if p.In != "path" {
+			continue
+		}
+		i := slices.Index(names, p.Name)
+		if i < 0 {
+			panic(fmt.Sprintf("the input binds the path parameter %q, which the path does not have", p.Name))
+		}
+		names = slices.Delete(names, i, i+1)
+	}
+	for _, name := range names {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}})
 	}
 }

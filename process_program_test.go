@@ -1,12 +1,16 @@
+//go:build unix
+
 package wake_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +23,7 @@ import (
 // programs are what the test binary can be, see TestMain.
 var programs = map[string]func(){
 	"busy shop":          func() { wake.Main(busyShop()) },
+	"busy shop with TLS": func() { wake.Main(busyShop(withTLS)) },
 	"stubborn shop":      func() { wake.Main(stubbornShop()) },
 	"very stubborn shop": func() { wake.Main(stubbornShop(wake.Grace(time.Hour))) },
 	"delayed shop":       func() { wake.Main(stubbornShop(wake.DrainDelay(500 * time.Millisecond))) },
@@ -65,6 +70,13 @@ func lives(life lifespan.Func[*shop], opts ...wake.Option) func() {
 		wake.Main(app)
 	}
 }
+
+// withTLS borrows a certificate.
+var withTLS = wake.HTTPServer(func(srv *http.Server) {
+	lender := httptest.NewTLSServer(nil)
+	defer lender.Close()
+	srv.TLSConfig = &tls.Config{Certificates: lender.TLS.Certificates}
+})
 
 // mortalListener dies at SIGUSR2.
 func mortalListener() net.Listener {
@@ -125,8 +137,8 @@ func pulsingLife(ctx context.Context, yield func(*shop) error) error {
 }
 
 // busyShop has short operations with tasks, of times that differ.
-func busyShop() *wake.App[*shop] {
-	app := wake.New("Busy shop", "1", pulsingLife, wake.DrainTimeout(20*time.Second))
+func busyShop(opts ...wake.Option) *wake.App[*shop] {
+	app := wake.New("Busy shop", "1", pulsingLife, append(opts, wake.DrainTimeout(20*time.Second))...)
 	work := func(most int) { time.Sleep(time.Duration(rand.IntN(most)) * time.Microsecond) }
 	task := func(name string) *wake.Task[*shop, int] {
 		t := wake.Define(name, func(_ context.Context, s *shop, order int) error {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package wake_test
 
 import (
@@ -30,6 +32,10 @@ func stubbornShop(opts ...wake.Option) *wake.App[*shop] {
 	wake.Get(app, "/deaf", func(context.Context, *noInput, wake.Call[*shop]) (string, error) {
 		say("deaf request begins")
 		select {}
+	})
+	wake.Get(app, "/large", func(context.Context, *noInput, wake.Call[*shop]) ([]byte, error) {
+		say("large answer begins")
+		return make([]byte, 64<<20), nil // more than the system takes for a client
 	})
 	addGate(app)
 	addStubbornTasks(app)

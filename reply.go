@@ -69,6 +69,9 @@ type answer struct {
 // send sends the answer. From here on there is no other.
 func (a *answer) send(req *request) {
 	req.answered = true
+	if req.in.drain.Err() != nil { // since the request came, perhaps
+		req.w.Header().Set("Connection", "close")
+	}
 	if a.handler != nil {
 		a.serve(req)
 		return

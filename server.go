@@ -50,6 +50,7 @@ func (s *server) serve(ctx context.Context) error {
 	s.http = s.newHTTPServer()
 	withTLS := s.http.TLSConfig != nil // net/http sets one for itself later
 	failed := make(chan error, len(listeners)+1)
+	accepted := make(chan struct{}) // closed when all listeners are
 	var serving, accepting sync.WaitGroup
 	defer serving.Wait()
 	for _, l := range listeners {
@@ -59,6 +60,10 @@ func (s *server) serve(ctx context.Context) error {
 			failed <- serveOn(s.http, l, withTLS)
 		})
 	}
+	serving.Go(func() {
+		accepting.Wait()
+		close(accepted)
+	})
 	if admin != nil {
 		server := s.newAdminServer()
 		defer server.Close()
@@ -75,7 +80,7 @@ func (s *server) serve(ctx context.Context) error {
 		lifespan.Stop(ctx, fmt.Errorf("a listener died: %w", err))
 	}
 	s.notify("STOPPING=1")
-	return s.drain(ctx, listeners, &accepting)
+	return s.drain(ctx, listeners, accepted)
 }
 
 // serveOn serves until the listener closes.

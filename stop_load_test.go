@@ -1,7 +1,11 @@
+//go:build unix
+
 package wake_test
 
 import (
 	"bufio"
+	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,25 +38,44 @@ func TestAStopUnderLoadCutsNoRequestAndDropsNoTask(t *testing.T) {
 		seed := seed + uint64(i)
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
-			stopUnderLoad(t, seed, syscall.SIGTERM, lifespan.ExitOK)
+			stopUnderLoad(t, seed, "busy shop", mixed, syscall.SIGTERM, lifespan.ExitOK)
 		})
 	}
 }
 
 func TestAPartThatDiesUnderLoadCutsNoRequestAndDropsNoTask(t *testing.T) {
 	t.Parallel()
-	stopUnderLoad(t, rand.Uint64N(1<<32), syscall.SIGUSR1, lifespan.ExitServe)
+	stopUnderLoad(t, rand.Uint64N(1<<32), "busy shop", mixed, syscall.SIGUSR1, lifespan.ExitServe)
 }
 
-func stopUnderLoad(t *testing.T, seed uint64, reason syscall.Signal, code int) {
+func TestAStopUnderLoadOverTLSCutsNoRequestAndDropsNoTask(t *testing.T) {
+	for name, clients := range map[string][]clients{
+		"HTTP/1.1": {{24, secure}},
+		"HTTP/2":   {{24, multiplexed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stopUnderLoad(t, rand.Uint64N(1<<32), "busy shop with TLS", clients, syscall.SIGTERM, lifespan.ExitOK)
+		})
+	}
+}
+
+// Clients are one way to ask, and how many do so side by side.
+type clients struct {
+	many int
+	loop func(l *load, order int)
+}
+
+var mixed = []clients{{24, keepAlive}, {24, pooled}, {8, fresh}}
+
+func stopUnderLoad(t *testing.T, seed uint64, program string, kinds []clients, reason syscall.Signal, code int) {
+	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
-	p := start(t, "busy shop", invocation{})
-	l := newLoad(strings.TrimPrefix(p.url(), "http://"), 100+random.IntN(1500))
+	p := start(t, program, invocation{})
+	_, addr, _ := strings.Cut(p.url(), "://")
+	l := newLoad(addr, 100+random.IntN(1500))
 	var clients sync.WaitGroup
-	for i, c := range []struct {
-		many int
-		loop func(*load, int)
-	}{{24, keepAlive}, {24, pooled}, {8, fresh}} {
+	for i, c := range kinds {
 		for j := range c.many {
 			clients.Go(func() { c.loop(l, (i*100+j)*1_000_000) })
 		}
@@ -235,29 +258,56 @@ func (l *load) exchange(conn net.Conn, from *bufio.Reader, n int) (closing, ok b
 func pooled(l *load, n int) {
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
+	l.ask("http", transport, n, 1)
+}
+
+func secure(l *load, n int) {
+	transport := &http.Transport{TLSClientConfig: anyCertificate()}
+	defer transport.CloseIdleConnections()
+	l.ask("https", transport, n, 1)
+}
+
+// multiplexed is a client that sends its requests over one connection. When
+// the server says which of them it will not answer, it repeats those.
+func multiplexed(l *load, n int) {
+	transport := &http.Transport{TLSClientConfig: anyCertificate(), ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	var loops sync.WaitGroup
+	for i := range 4 {
+		loops.Go(func() { l.ask("https", transport, n+i*100_000, 10) })
+	}
+	loops.Wait()
+}
+
+func anyCertificate() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
+
+// ask asks until it is refused, with at most so many connections for a request.
+func (l *load) ask(scheme string, transport *http.Transport, n, most int) {
 	client := &http.Client{Transport: transport, Timeout: patience}
 	for !l.ending.Load() {
 		n++
 		conns := 0
 		trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { conns++ }}
-		req, err := http.NewRequest(orderMethod(n), fmt.Sprintf("http://%s/orders/%d", l.addr, n), nil)
+		req, err := http.NewRequest(orderMethod(n), fmt.Sprintf("%s://%s/orders/%d", scheme, l.addr, n), nil)
 		if err != nil {
 			l.fault("%v", err)
 			return
 		}
 		if req.Method == http.MethodPost {
-			req.Body, req.ContentLength = io.NopCloser(strings.NewReader(orderBody)), int64(len(orderBody))
+			body := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(orderBody)), nil }
+			req.Body, _ = body()
+			req.GetBody, req.ContentLength = body, int64(len(orderBody))
 			req.Header.Set("Content-Type", "application/json")
 		}
 		res, err := client.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 		switch {
-		case err != nil && conns == 0:
+		case err != nil && (conns == 0 || conns < most && errors.Is(err, syscall.ECONNREFUSED)):
 			l.refused(err)
 			return
 		case err != nil:
 			l.fault("order %d was cut: %v", n, err)
 			return
-		case conns > 1:
+		case conns > most:
 			l.fault("order %d was cut and repeated", n)
 		}
 		_, err = io.Copy(io.Discard, res.Body)

@@ -1,10 +1,11 @@
+//go:build unix
+
 package wake_test
 
 import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,6 +89,18 @@ func TestARequestThatIgnoresItsContextIsReportedWithItsStack(t *testing.T) {
 	p.wantStopped("1 requests were cut short", "1 ignore their context", "wake_test.stubbornShop.func")
 }
 
+func TestAnAnswerThatNobodyReadsIsCutAtTheDrainLimit(t *testing.T) {
+	t.Parallel()
+	p := startStubborn(t, shortDrain)
+	dial(t, strings.TrimPrefix(p.url(), "http://"), "GET /large HTTP/1.1\r\nHost: shop\r\n\r\n")
+	p.printed("large answer begins")
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	p.wantExitBy(began, lifespan.ExitAbandoned, shortDrain)
+	p.wantStopped("were cut short", "passed Config.DrainTimeout")
+	p.wantCleanedUpLast()
+}
+
 func TestATaskThatHonoursItsContextIsReportedByNameRequestAndAge(t *testing.T) {
 	t.Parallel()
 	p := startStubborn(t, shortDrain)
@@ -163,17 +176,10 @@ func TestAStreamEndsItselfWhenTheDrainBegins(t *testing.T) {
 func TestAConnectionTakenOverIsToldAndWaitedFor(t *testing.T) {
 	t.Parallel()
 	p := startStubborn(t, longDrain)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url(), "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience)) // it is a TCP connection
-	if _, err := io.WriteString(conn, "GET /socket HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	from := bufio.NewReader(conn)
+	from := bufio.NewReader(dial(t, strings.TrimPrefix(p.url(), "http://"),
+		"GET /socket HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\n"))
 	for line := ""; line != "hello\n"; {
+		var err error
 		if line, err = from.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}

@@ -91,10 +91,9 @@ func TestTimeoutsCancelWithTheirCause(t *testing.T) {
 	}
 }
 
-// Whatever is asked of a context first, the answers agree.
-func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
-	cause := errors.New("why")
-	ask := map[string]func(context.Context) error{
+// questions are ways to ask a context whether and why it has ended.
+func questions() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
 		"Err":   func(ctx context.Context) error { return ctx.Err() },
 		"Cause": context.Cause,
 		"Done": func(ctx context.Context) error {
@@ -121,14 +120,22 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 			return context.Cause(ctx)
 		},
 	}
-	check := func(t *testing.T, ctx context.Context, want, wantCause error) {
-		for name, f := range ask {
-			if err := f(ctx); err != wantCause && !(name == "Err" && err == want) {
-				t.Errorf("%s says %v, want %v", name, err, wantCause)
-			}
+}
+
+// checkAnswers checks that all say the same.
+func checkAnswers(t *testing.T, ctx context.Context, want, wantCause error) {
+	t.Helper()
+	for name, f := range questions() {
+		if err := f(ctx); err != wantCause && !(name == "Err" && err == want) {
+			t.Errorf("%s says %v, want %v", name, err, wantCause)
 		}
 	}
-	for first, f := range ask {
+}
+
+// Whatever is asked of a context first, the answers agree.
+func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
+	cause := errors.New("why")
+	for first, f := range questions() {
 		t.Run("request, first "+first, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRunner(t, background.Config{})
@@ -141,9 +148,9 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 					}
 					cancel(cause)
 					f(kept)
-					check(t, kept, context.Canceled, cause)
+					checkAnswers(t, kept, context.Canceled, cause)
 				})).ServeHTTP(nil, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
-				check(t, kept, context.Canceled, cause)
+				checkAnswers(t, kept, context.Canceled, cause)
 			})
 		})
 		t.Run("request that ended, first "+first, func(t *testing.T) {
@@ -153,7 +160,7 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 					kept = req.Context()
 				})).ServeHTTP(nil, httptest.NewRequest("GET", "/", nil))
 				f(kept)
-				check(t, kept, context.Canceled, context.Canceled)
+				checkAnswers(t, kept, context.Canceled, context.Canceled)
 			})
 		})
 		t.Run("task, first "+first, func(t *testing.T) {
@@ -164,7 +171,7 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 					kept = ctx
 					time.Sleep(2 * time.Second) // the drain is cut meanwhile
 					f(ctx)
-					check(t, ctx, context.Canceled, cause)
+					checkAnswers(t, ctx, context.Canceled, cause)
 					return nil
 				}})
 				synctest.Wait()
@@ -173,7 +180,7 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 				if err := r.Drain(ctx); err != nil {
 					t.Error(err)
 				}
-				check(t, kept, context.Canceled, cause)
+				checkAnswers(t, kept, context.Canceled, cause)
 			})
 		})
 		t.Run("task too long, first "+first, func(t *testing.T) {
@@ -181,7 +188,7 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 				newRunner(t, background.Config{}).Add(t.Context(), background.Task{Name: "x", Timeout: time.Second, Run: func(ctx context.Context) error {
 					time.Sleep(2 * time.Second)
 					f(ctx)
-					check(t, ctx, context.DeadlineExceeded, background.ErrTimeout)
+					checkAnswers(t, ctx, context.DeadlineExceeded, background.ErrTimeout)
 					return nil
 				}})
 			})
@@ -192,7 +199,7 @@ func TestContextsAnswerTheSameInAnyOrder(t *testing.T) {
 				newRunner(t, background.Config{}).Add(t.Context(), background.Task{Name: "x", Run: func(ctx context.Context) error { kept = ctx; return nil }})
 				synctest.Wait()
 				f(kept)
-				check(t, kept, context.Canceled, context.Canceled)
+				checkAnswers(t, kept, context.Canceled, context.Canceled)
 			})
 		})
 	}

@@ -34,7 +34,9 @@
 //   - behind other servers, in recorders and after a hijack: after the handler
 //     has returned.
 //
-// A client that has gone away changes nothing.
+// A client that has gone away changes nothing. A task sees the values of the
+// context that it was added with (a trace, a logger), and none of its
+// cancellation.
 //
 // It is not promised that the client has received or read the response, nor
 // any order against later requests on the same connection. Tasks live in

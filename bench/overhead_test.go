@@ -138,7 +138,7 @@ func start(b *testing.B, start peer.Start, tasks int) (running *peer.Running, ad
 	if err != nil {
 		b.Fatal(err)
 	}
-	if running, err = start(l, tasks); err != nil {
+	if running, err = start(l, peer.Options{Tasks: tasks}); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/wake-go/wake/bench/load"
@@ -20,18 +19,19 @@ const serverCore = 0
 type server struct {
 	title   string
 	program string
-	tasks   int
+	flags   []string
 }
 
 // servers are measured in this order; the others are compared with the first.
 var servers = []server{
-	{"net/http", "bare", 0},
-	{"net/http, two `go func()`", "bare", 2},
-	{"chi", "chi", 0},
-	{"Huma", "huma", 0},
-	{"Wake", "wake", 0},
-	{"Wake, one task", "wake", 1},
-	{"Wake, two tasks", "wake", 2},
+	{"net/http", "bare", nil},
+	{"net/http, time limits", "bare", []string{"-limits"}},
+	{"net/http, two `go func()`", "bare", []string{"-tasks=2"}},
+	{"chi", "chi", nil},
+	{"Huma", "huma", nil},
+	{"Wake", "wake", nil},
+	{"Wake, one task", "wake", []string{"-tasks=1"}},
+	{"Wake, two tasks", "wake", []string{"-tasks=2"}},
 }
 
 // build compiles the programs, stripped as for production.
@@ -45,15 +45,15 @@ func build(dir string) error {
 }
 
 func (s server) start(dir string) (*proc.Process, error) {
-	return proc.Start(serverCore, filepath.Join(dir, s.program), "-tasks", strconv.Itoa(s.tasks))
+	return proc.Start(serverCore, filepath.Join(dir, s.program), s.flags...)
 }
 
 // programTable measures what does not depend on load, and memory after it.
 func programTable(o options, dir string) (*report.Table, error) {
 	t := report.NewTable("program", "binary", "start to first answer", "resident after load")
 	for _, s := range servers {
-		if s.tasks == 1 || s.program == "bare" && s.tasks > 0 {
-			continue
+		if len(s.flags) > 0 {
+			continue // the same program
 		}
 		file, err := os.Stat(filepath.Join(dir, s.program))
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"net/mail"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // Message is the answer of GET /hello/{name}.
@@ -87,12 +88,21 @@ type Running struct {
 	Stop    func() error
 }
 
-// A Start starts a server on l with some tasks after each response.
-type Start func(l net.Listener, tasks int) (*Running, error)
+// Options are how a server runs. Not every one has them all.
+type Options struct {
+	Tasks  int  // after each response
+	Limits bool // the time limits that Wake sets by default
+}
+
+// A Start starts a server on l.
+type Start func(l net.Listener, o Options) (*Running, error)
 
 // Serve runs a plain handler on an [http.Server].
-func Serve(l net.Listener, h http.Handler) *Running {
+func Serve(l net.Listener, h http.Handler, o Options) *Running {
 	srv := &http.Server{Handler: h}
+	if o.Limits {
+		srv.ReadHeaderTimeout, srv.WriteTimeout, srv.IdleTimeout = 5*time.Second, 2*time.Minute, time.Minute
+	}
 	go srv.Serve(l)
 	return &Running{Handler: h, Context: context.Background(), Stop: srv.Close}
 }
@@ -100,12 +110,14 @@ func Serve(l net.Listener, h http.Handler) *Running {
 // Main is the program of a compared server: it prints its address and serves
 // until its standard input ends.
 func Main(start Start) {
-	tasks := flag.Int("tasks", 0, "tasks after each response")
+	var o Options
+	flag.IntVar(&o.Tasks, "tasks", 0, "tasks after each response")
+	flag.BoolVar(&o.Limits, "limits", false, "set the time limits that Wake sets by default")
 	flag.Parse()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err == nil {
 		var running *Running
-		if running, err = start(l, *tasks); err == nil {
+		if running, err = start(l, o); err == nil {
 			fmt.Println(l.Addr())
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			err = running.Stop()

@@ -78,9 +78,9 @@ func (p *Process) Stop() error {
 	return p.cmd.Wait()
 }
 
-// Used returns the processor time that the process has used.
+// Used returns the processor time that the process has used, to 10 ms.
 func (p *Process) Used() (time.Duration, error) {
-	const tick = time.Second / 100 // of /proc, on every system that Go runs on
+	const tick = time.Second / 100 // in /proc, on every system that Go runs on
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err

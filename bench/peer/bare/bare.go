@@ -10,8 +10,8 @@ import (
 
 // Start starts the server. Its tasks are bare goroutines: unbounded, not
 // drained, and free to start before the response.
-func Start(l net.Listener, tasks int) (*peer.Running, error) {
-	return peer.Serve(l, Handler(tasks)), nil
+func Start(l net.Listener, o peer.Options) (*peer.Running, error) {
+	return peer.Serve(l, Handler(o.Tasks), o), nil
 }
 
 // Handler returns the server's handler.

@@ -11,7 +11,7 @@ import (
 )
 
 // Start starts the server. It has no tasks of its own.
-func Start(l net.Listener, _ int) (*peer.Running, error) {
+func Start(l net.Listener, o peer.Options) (*peer.Running, error) {
 	r := chi.NewRouter()
 	r.Get("/hello/{name}", func(w http.ResponseWriter, r *http.Request) {
 		peer.Encode(w, peer.Greet(chi.URLParam(r, "name")))
@@ -21,5 +21,5 @@ func Start(l net.Listener, _ int) (*peer.Running, error) {
 			peer.Encode(w, peer.Created{ID: 1, Username: user.Username})
 		}
 	})
-	return peer.Serve(l, r), nil
+	return peer.Serve(l, r, o), nil
 }

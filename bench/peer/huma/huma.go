@@ -22,7 +22,7 @@ type userInput struct{ Body peer.User }
 type output[T any] struct{ Body T }
 
 // Start starts the server. It has no tasks of its own.
-func Start(l net.Listener, _ int) (*peer.Running, error) {
+func Start(l net.Listener, o peer.Options) (*peer.Running, error) {
 	cfg := huma.DefaultConfig("bench", "1")
 	cfg.CreateHooks = nil
 	mux := http.NewServeMux()
@@ -33,5 +33,5 @@ func Start(l net.Listener, _ int) (*peer.Running, error) {
 	huma.Post(api, "/users", func(_ context.Context, in *userInput) (*output[peer.Created], error) {
 		return &output[peer.Created]{peer.Created{ID: 1, Username: in.Body.Username}}, nil
 	})
-	return peer.Serve(l, mux), nil
+	return peer.Serve(l, mux, o), nil
 }

@@ -27,15 +27,10 @@ var task = wake.Define("count", func(_ context.Context, _ *state, name string) e
 })
 
 // Start starts the server.
-func Start(l net.Listener, tasks int) (*peer.Running, error) {
-	requests := make(chan context.Context, 1)
-	app := wake.New("bench", "1", func(ctx context.Context, yield func(*state) error) error {
-		server := &http.Server{}
-		requests <- context.WithValue(context.WithoutCancel(ctx), http.ServerContextKey, server)
-		return yield(&state{})
-	})
-	register(app, tasks)
-	return run(app, l, requests)
+func Start(l net.Listener, o peer.Options) (*peer.Running, error) {
+	app := wake.New("bench", "1", lifespan.Fixed(&state{}))
+	register(app, o.Tasks)
+	return run(app, l)
 }
 
 func register(app *wake.App[*state], tasks int) {
@@ -55,25 +50,29 @@ func register(app *wake.App[*state], tasks int) {
 }
 
 // run returns when the application serves.
-func run(app *wake.App[*state], l net.Listener, requests <-chan context.Context) (*peer.Running, error) {
+func run(app *wake.App[*state], l net.Listener) (*peer.Running, error) {
 	ctx, stop := context.WithCancel(context.Background())
+	running := &peer.Running{Handler: app}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		quiet := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		ended <- app.Run(ctx, wake.Logger(quiet), wake.Listener(l), wake.AdminAddr("off"), wake.OnEvent(func(e lifespan.Event) {
-			if p, ok := e.(lifespan.PhaseChanged); ok && p.To == lifespan.Ready {
-				close(ready)
-			}
-		}))
+		ended <- app.Run(ctx, wake.Listener(l), wake.AdminAddr("off"),
+			wake.Logger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))),
+			wake.HTTPServer(func(srv *http.Server) { running.Context = srv.BaseContext(l) }),
+			wake.OnEvent(func(e lifespan.Event) {
+				if p, ok := e.(lifespan.PhaseChanged); ok && p.To == lifespan.Ready {
+					close(ready)
+				}
+			}))
 	}()
+	running.Stop = func() error {
+		stop()
+		return <-ended
+	}
 	select {
 	case err := <-ended:
 		stop()
 		return nil, err
 	case <-ready:
+		return running, nil
 	}
-	return &peer.Running{Handler: app, Context: <-requests, Stop: func() error {
-		stop()
-		return <-ended
-	}}, nil
 }
