@@ -28,11 +28,19 @@ func TestPanicsAreAnsweredOrCutTheConnection(t *testing.T) {
 		})
 	})
 	for path, handler := range map[string]http.HandlerFunc{
-		"/before":  func(_ http.ResponseWriter, r *http.Request) { add(r.Context()); panic("boom") },
-		"/after":   func(rw http.ResponseWriter, r *http.Request) { add(r.Context()); _, _ = rw.Write([]byte("half")); panic("boom") },
-		"/status":  func(rw http.ResponseWriter, r *http.Request) { add(r.Context()); rw.WriteHeader(204); panic("boom") },
-		"/flushed": func(rw http.ResponseWriter, r *http.Request) { add(r.Context()); rw.(http.Flusher).Flush(); panic("boom") },
-		"/abort":   func(_ http.ResponseWriter, r *http.Request) { add(r.Context()); panic(http.ErrAbortHandler) },
+		"/before": func(_ http.ResponseWriter, r *http.Request) { add(r.Context()); panic("boom") },
+		"/after": func(rw http.ResponseWriter, r *http.Request) {
+			add(r.Context())
+			_, _ = rw.Write([]byte("half"))
+			panic("boom")
+		},
+		"/status": func(rw http.ResponseWriter, r *http.Request) { add(r.Context()); rw.WriteHeader(204); panic("boom") },
+		"/flushed": func(rw http.ResponseWriter, r *http.Request) {
+			add(r.Context())
+			rw.(http.Flusher).Flush()
+			panic("boom")
+		},
+		"/abort": func(_ http.ResponseWriter, r *http.Request) { add(r.Context()); panic(http.ErrAbortHandler) },
 	} {
 		app.Handle("GET "+path, handler)
 	}

@@ -356,7 +356,7 @@ func TestARequestIdIsTakenOverOrMade(t *testing.T) {
 			t.Errorf("the id %q became %q, want a new one", bad, got)
 		}
 	}
-	if ask("") == ask("") {
+	if one, other := ask(""), ask(""); one == other {
 		t.Error("two requests share an id")
 	}
 }

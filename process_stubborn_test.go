@@ -122,10 +122,12 @@ func addStreams(app *wake.App[*shop]) {
 	}))
 }
 
+// talk says bye when the program stops, and waits for the same.
 func talk(rw *bufio.ReadWriter, draining <-chan struct{}) {
 	_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\nhello\n")
 	_ = rw.Flush() // a client that has gone does not read the rest
 	<-draining
 	_, _ = rw.WriteString("bye\n")
 	_ = rw.Flush()
+	_, _ = rw.ReadString('\n')
 }

@@ -148,6 +148,19 @@ func (p *process) printed(prefix string) string {
 	return line
 }
 
+// printedTimes waits until a line has been printed so many times.
+func (p *process) printedTimes(line string, times int) {
+	p.t.Helper()
+	if _, ok := p.out.wait(func(l string) bool {
+		if l == line {
+			times--
+		}
+		return times == 0
+	}); !ok {
+		p.t.Fatalf("it does not print %q often enough%s", line, p)
+	}
+}
+
 // logged waits for a line of the log with the message, and returns it.
 func (p *process) logged(message string) map[string]any {
 	p.t.Helper()

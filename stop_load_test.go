@@ -66,7 +66,7 @@ type clients struct {
 	loop func(l *load, order int)
 }
 
-var mixed = []clients{{24, keepAlive}, {24, pooled}, {8, fresh}}
+var mixed = []clients{{24, keepAlive}, {24, pooled}, {12, thoughtful}, {8, fresh}}
 
 func stopUnderLoad(t *testing.T, seed uint64, program string, kinds []clients, reason syscall.Signal, code int) {
 	t.Helper()
@@ -181,9 +181,14 @@ func orderMethod(n int) string {
 
 const orderBody = `{"item":"lamp"}`
 
-// keepAlive asks again on the same connection until it is told to close it, so
-// that whatever the server cuts shows.
-func keepAlive(l *load, n int) {
+func keepAlive(l *load, n int) { l.talk(n, 0) }
+
+// thoughtful is a client that takes a moment before it asks again.
+func thoughtful(l *load, n int) { l.talk(n, 100*time.Millisecond) }
+
+// talk asks again on the same connection until it is told to close it, so that
+// whatever the server cuts shows. Before that it pauses, shorter than most.
+func (l *load) talk(n int, most time.Duration) {
 	for !l.ending.Load() {
 		conn, err := net.DialTimeout("tcp", l.addr, patience)
 		if err != nil {
@@ -199,6 +204,9 @@ func keepAlive(l *load, n int) {
 			}
 			if closing || l.ending.Load() {
 				break
+			}
+			if most > 0 {
+				time.Sleep(rand.N(most))
 			}
 		}
 		conn.Close()

@@ -176,18 +176,23 @@ func TestAStreamEndsItselfWhenTheDrainBegins(t *testing.T) {
 func TestAConnectionTakenOverIsToldAndWaitedFor(t *testing.T) {
 	t.Parallel()
 	p := startStubborn(t, longDrain)
-	from := bufio.NewReader(dial(t, strings.TrimPrefix(p.url(), "http://"),
-		"GET /socket HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\n"))
+	addr := strings.TrimPrefix(p.url(), "http://")
+	conn := dial(t, addr, "GET /socket HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\n")
+	from := bufio.NewReader(conn)
 	for line := ""; line != "hello\n"; {
 		var err error
 		if line, err = from.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
 	}
-	began := time.Now()
 	p.signal(syscall.SIGTERM)
-	if rest, err := io.ReadAll(from); err != nil || string(rest) != "bye\n" {
-		t.Errorf("the connection ends with %q, error %v", rest, err)
+	if bye, err := from.ReadString('\n'); err != nil || bye != "bye\n" {
+		t.Errorf("at the stop it is told %q, error %v", bye, err)
+	}
+	waitRefused(t, addr) // a program that did not wait would be gone now
+	began := time.Now()
+	if _, err := io.WriteString(conn, "bye\n"); err != nil {
+		t.Error(err)
 	}
 	p.wantExitBy(began, lifespan.ExitOK, 0)
 	p.wantPrinted("socket ends", "task after socket", "clean up")
@@ -206,15 +211,20 @@ func TestASecondSignalCutsTheDrainAndCleanUpStillRuns(t *testing.T) {
 			p := startStubborn(t, longDrain)
 			want(t, ask(newVisitor(t), "GET", p.url()+"/tasks/polite", nil), 200)
 			p.printed("polite task begins")
-			polite := asking(newVisitor(t), "GET", p.url()+"/polite")
-			p.printed("polite request begins")
+			var polite []<-chan answer
+			for i := range 30 {
+				polite = append(polite, asking(newVisitor(t), "GET", p.url()+"/polite"))
+				p.printedTimes("polite request begins", i+1)
+			}
 			p.signal(signals[0])
 			p.logged("draining")
 			began := time.Now()
 			p.signal(signals[1])
 			p.wantExitBy(began, lifespan.ExitAbandoned, 0)
-			if got := receive(t, polite, "the answer"); got.err != nil {
-				t.Errorf("the request that was cut has no answer: %v", got.err)
+			for _, p := range polite {
+				if got := receive(t, p, "the answer"); got.err != nil {
+					t.Errorf("a request that was cut has no answer: %v", got.err)
+				}
 			}
 			p.wantPrinted("polite request ends: wake: the application is about to stop", "clean up")
 			p.wantPrinted("polite task ends", "clean up")

@@ -92,7 +92,7 @@ type stream struct {
 	over    bool // the handler has returned
 
 	headOnly func() // called when the header has been sent
-	err     error // of a write: the stream is dead
+	err      error  // of a write: the stream is dead
 }
 
 // run calls the handler with a context that also ends when the application

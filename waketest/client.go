@@ -211,8 +211,12 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set(idHeader, id)
 	res, err := t.http.RoundTrip(req)
-	if err != nil || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") || res.StatusCode == http.StatusSwitchingProtocols {
+	if err != nil || res.StatusCode == http.StatusSwitchingProtocols {
 		return res, err
+	}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		res.Body = newPump(res.Body)
+		return res, nil
 	}
 	body, err := io.ReadAll(res.Body)
 	res.Body.Close()

@@ -40,21 +40,15 @@ type open struct {
 	err       error
 }
 
-// warm opens connections, so that the first requests do not wait for them.
+// warm opens connections and uses each once, so that the first requests do not
+// wait for that.
 func (o *open) warm() error {
-	var conns []*Conn
+	var all sync.WaitGroup
 	for range 64 {
-		c, err := o.take()
-		if err == nil {
-			err = c.Do()
-		}
-		if err != nil {
-			return err
-		}
-		conns = append(conns, c)
+		all.Go(func() { o.send(time.Now()) })
 	}
-	o.idle = conns
-	return nil
+	all.Wait()
+	return o.err
 }
 
 func (o *open) send(due time.Time) {
