@@ -86,6 +86,7 @@ func (c *config) backgroundConfig() background.Config {
 		bg.Grace = c.grace
 	}
 	next := bg.OnEvent
+	bg.FailuresOnly = next == nil && c.onTask == nil && !c.log().Enabled(context.Background(), slog.LevelDebug)
 	bg.OnEvent = func(e background.Event) {
 		logTask(c.log(), e)
 		if next != nil {

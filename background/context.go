@@ -37,7 +37,7 @@ func RequestID(ctx context.Context) string {
 	case *scope:
 		return s.requestID()
 	case *taskContext:
-		return s.list.id
+		return s.list.requestID()
 	}
 	return ""
 }
@@ -49,6 +49,7 @@ type taskContext struct {
 	values context.Context
 	limit  time.Time // the deadline, if there is one
 	list   *list
+	name   string
 	lane   *lane
 	run    run
 	tasks  Tasks
@@ -59,7 +60,8 @@ type taskContext struct {
 }
 
 func (l *list) taskContext(t *entry, now time.Time) *taskContext {
-	ctx := &taskContext{list: l, lane: t.lane, run: run{info: l.info(t), accepted: l.accepted}}
+	ctx := &taskContext{list: l, name: t.name, lane: t.lane}
+	ctx.run = run{of: ctx, accepted: l.accepted}
 	ctx.base, ctx.values = l.runner.base, context.WithoutCancel(t.values)
 	ctx.tasks = Tasks{task: ctx, values: t.values}
 	if t.timeout > 0 {
@@ -67,6 +69,10 @@ func (l *list) taskContext(t *entry, now time.Time) *taskContext {
 		ctx.deadline = &ctx.limit
 	}
 	return ctx
+}
+
+func (t *taskContext) info() Info {
+	return Info{Name: t.name, RequestID: t.list.requestID(), Lane: t.lane.name}
 }
 
 func (t *taskContext) Value(key any) any {

@@ -117,7 +117,7 @@ func (r *Runner) abandonRunning() {
 			if c == nil || !c.reported.CompareAndSwap(false, true) {
 				continue
 			}
-			t := AbandonedTask{Info: c.info, Age: r.since(c.accepted), Started: true, Stack: stacks[w.id]}
+			t := AbandonedTask{Info: c.of.info(), Age: r.since(c.accepted), Started: true, Stack: stacks[w.id]}
 			if c.offloaded {
 				r.record(t)
 			} else {

@@ -14,13 +14,14 @@ type list struct {
 	id         string        // the request's
 	accepted   time.Duration // when, see Runner.since
 
-	mu      sync.Mutex
-	ended   bool
-	members int32 // of the running group, not yet ended
-	at      int   // the entry that is next
-	entries []entry
-	rare    *rare
-	first   [1]entry // room for the only task of most lists
+	mu         sync.Mutex
+	ended      bool
+	identified bool  // belongs to a request, and so has an id
+	members    int32 // of the running group, not yet ended
+	at         int   // the entry that is next
+	entries    []entry
+	rare       *rare
+	first      [1]entry // room for the only task of most lists
 }
 
 // rare is what few lists have.
@@ -59,7 +60,18 @@ func newList(r *Runner) *list {
 }
 
 func (l *list) info(t *entry) Info {
-	return Info{Name: t.name, RequestID: l.id, Lane: t.lane.name}
+	return Info{Name: t.name, RequestID: l.requestID(), Lane: t.lane.name}
+}
+
+// requestID makes up the id of a request that had none when somebody first
+// asks for it, which for most nobody does.
+func (l *list) requestID() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.id == "" && l.identified {
+		l.id = randomID()
+	}
+	return l.id
 }
 
 // append adds entries, for which places have been reserved, and reuses the
@@ -114,7 +126,7 @@ func (l *list) drop(why error) {
 	l.mu.Lock()
 	left := l.take()
 	l.mu.Unlock()
-	l.runner.reportDropped(left, l.id, why)
+	l.runner.reportDropped(left, l.requestID(), why)
 	for _, n := range l.end() {
 		n.drop(why)
 	}

@@ -67,6 +67,11 @@ type Config struct {
 	// OnEvent is told what happens to tasks. It is called from the goroutines
 	// that run them, several at a time, and must not block. Defaults to nothing.
 	OnEvent func(Event)
+
+	// FailuresOnly leaves out the [TaskFinished] events of tasks without an
+	// error, which are most events and cost an allocation each.
+	// Defaults to false.
+	FailuresOnly bool
 }
 
 func (c Config) withDefaults() Config {
@@ -95,9 +100,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Grace == 0 {
 		c.Grace = 2 * time.Second
-	}
-	if c.RequestID == nil {
-		c.RequestID = defaultRequestID
 	}
 	return c
 }
@@ -266,14 +268,15 @@ func (r *Runner) help(f func()) bool {
 // of the runner.
 func (r *Runner) since(moment time.Duration) time.Duration { return time.Since(r.started) - moment }
 
-func (r *Runner) finished(e TaskFinished) {
-	if e.Err != nil {
+func (r *Runner) finished(l *list, t *entry, err error, started time.Time, took time.Duration) {
+	if err != nil {
 		r.failed.Add(1)
 	} else {
 		r.finishedOK.Add(1)
 	}
-	if r.cfg.OnEvent != nil {
-		r.cfg.OnEvent(e)
+	if r.cfg.OnEvent != nil && (err != nil || !r.cfg.FailuresOnly) {
+		waited := started.Sub(r.started) - l.accepted
+		r.cfg.OnEvent(TaskFinished{Info: l.info(t), Err: err, Waited: max(0, waited), Took: took})
 	}
 }
 
@@ -356,12 +359,19 @@ func (r *Runner) Full(lane string) bool {
 	return l.places.Load() >= l.capacity()
 }
 
-func defaultRequestID(r *http.Request) string {
-	if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 128 && strings.IndexFunc(id, notInID) < 0 {
+// requestID returns the id that req has; "" if one is to be made up when it is
+// needed.
+func (c *Config) requestID(req *http.Request) string {
+	if c.RequestID != nil {
+		return c.RequestID(req)
+	}
+	if id := req.Header.Get("X-Request-Id"); len(id) <= 128 && strings.IndexFunc(id, notInID) < 0 {
 		return id
 	}
-	return strconv.FormatUint(rand.Uint64()|1<<63, 16)
+	return ""
 }
+
+func randomID() string { return strconv.FormatUint(rand.Uint64()|1<<63, 16) }
 
 func notInID(c rune) bool {
 	switch {

@@ -43,19 +43,40 @@ func (s *scope) Value(key any) any {
 
 // requestID does not hold the lock while it calls the user's function.
 func (s *scope) requestID() string {
-	s.mu.Lock()
-	id, req := s.id, s.req
-	s.mu.Unlock()
-	if id != "" || req == nil {
+	id, l := s.givenID()
+	if l != nil {
+		return l.requestID()
+	}
+	if id != "" {
 		return id
 	}
-	id = s.runner.cfg.RequestID(req)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id == "" {
+		s.id = randomID()
+	}
+	return s.id
+}
+
+// givenID returns the id that the request came with or that was made up for
+// it, if it has one yet, or the list that knows it.
+func (s *scope) givenID() (string, *list) {
+	s.mu.Lock()
+	id, req, l := s.id, s.req, s.list
+	if !s.sealed {
+		l = nil // it has not been told
+	}
+	s.mu.Unlock()
+	if l != nil || id != "" || req == nil {
+		return id, l
+	}
+	id = s.runner.cfg.requestID(req)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.id == "" {
 		s.id = id
 	}
-	return s.id
+	return s.id, nil
 }
 
 // add appends entries to the request's list, all or none.
@@ -123,6 +144,12 @@ func (s *scope) ending(f func()) (ended bool) {
 // run is settled. It returns nil if that is nothing.
 func (s *scope) seal(failed bool) *list {
 	s.mu.Lock()
+	asked := s.list != nil || s.rare != nil
+	s.mu.Unlock()
+	if asked {
+		s.givenID() // calls the user's function, so without the lock
+	}
+	s.mu.Lock()
 	s.sealed = true
 	var dropped []entry
 	var lost []*list
@@ -145,15 +172,11 @@ func (s *scope) seal(failed bool) *list {
 			l.takePlaces() // the answer is out: too late to refuse
 		}
 		l.rare, left = left, nil
+		l.id, l.identified = s.id, true
+		s.req = nil // the list may keep the scope, but not the request
 	}
 	s.mu.Unlock()
 
-	if l != nil {
-		l.id = s.requestID()
-		s.mu.Lock()
-		s.req = nil // the list may keep the scope, but not the request
-		s.mu.Unlock()
-	}
 	if len(dropped) > 0 {
 		s.runner.reportDropped(dropped, s.requestID(), why)
 	}

@@ -119,7 +119,7 @@ func (t *Tasks) add(entries []entry) {
 			t.scope.refuse(err)
 		}
 	case t.task != nil:
-		t.task.list.runner.reportRefused(left, t.task.list.id, err)
+		t.task.list.runner.reportRefused(left, t.task.list.requestID(), err)
 		if err != ErrSealed {
 			t.task.refuse(err)
 		}

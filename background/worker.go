@@ -19,7 +19,7 @@ type worker struct {
 
 // A run is one task being run, for reports.
 type run struct {
-	info      Info
+	of        interface{ info() Info }
 	accepted  time.Duration
 	offloaded bool
 	reported  atomic.Bool // its end, or that it has none in sight
@@ -87,8 +87,7 @@ func (w *worker) run(l *list, t *entry, done func(goexit bool)) {
 		case err != nil && r.cut.Load():
 			r.abandon(AbandonedTask{Info: l.info(t), Age: r.since(l.accepted), Started: true, Err: err})
 		default:
-			waited := started.Sub(r.started) - l.accepted
-			r.finished(TaskFinished{Info: l.info(t), Err: err, Waited: max(0, waited), Took: took})
+			r.finished(l, t, err, started, took)
 		}
 		done(!returned)
 	}()
