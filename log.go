@@ -44,8 +44,8 @@ func (c *config) onLifespanEvent(e lifespan.Event) {
 			log.Debug("part ended", "part", e.Name)
 		}
 	case lifespan.SignalReceived:
-		if e.Count == 1 {
-			log.Info(e.String())
+		if e.Count == 1 { // the drain that it begins says why
+			log.Debug(e.String())
 		} else {
 			log.Warn(e.String())
 		}

@@ -216,6 +216,10 @@ type Tasks[S any] struct {
 // that matches [background.ErrFull], whatever the operation returns is given
 // up, and the client is answered 503 with Retry-After. After the request has
 // ended, Add logs an error and counts the job as refused.
+//
+// So add before you commit what cannot be taken back: where a row is written
+// first and the lane turns out to be full, the client is told to try again and
+// the row is there.
 func (t *Tasks[S]) Add(jobs ...Job[S]) {
 	var buf [1]background.Task
 	if !t.detach(jobs) {

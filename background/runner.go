@@ -317,22 +317,22 @@ func (r *Runner) record(t AbandonedTask) {
 // Each task added is, in the end, in exactly one of Finished, Failed, Dropped
 // and Abandoned.
 type Stats struct {
-	Added     uint64 // accepted by a list or by Runner.Add
-	Finished  uint64 // ran without an error
-	Failed    uint64 // ran with an error or a panic
-	Dropped   uint64 // given up because their operation failed
-	Abandoned uint64 // not finished by a drain
-	Refused   uint64 // not accepted, with an event: see TaskRefused
-	Lanes     []LaneStats
+	Added     uint64      `json:"added"`     // accepted by a list or by Runner.Add
+	Finished  uint64      `json:"finished"`  // ran without an error
+	Failed    uint64      `json:"failed"`    // ran with an error or a panic
+	Dropped   uint64      `json:"dropped"`   // given up because their operation failed
+	Abandoned uint64      `json:"abandoned"` // not finished by a drain
+	Refused   uint64      `json:"refused"`   // not accepted, with an event: see TaskRefused
+	Lanes     []LaneStats `json:"lanes"`
 }
 
 // LaneStats is a lane's state.
 type LaneStats struct {
-	Name     string
-	Running  int // tasks running
-	Waiting  int // places taken by tasks that do not run yet
-	Capacity int // tasks the lane takes, running and waiting
-	Workers  int // tasks it can run at once
+	Name     string `json:"name"`
+	Running  int    `json:"running"`  // tasks running
+	Waiting  int    `json:"waiting"`  // places taken by tasks that do not run yet
+	Capacity int    `json:"capacity"` // tasks the lane takes, running and waiting
+	Workers  int    `json:"workers"`  // tasks it can run at once
 }
 
 // Stats returns the counters.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/wake-go/wake"
 	"github.com/wake-go/wake/examples/signup/internal/thumbnail"
 	"github.com/wake-go/wake/examples/signup/internal/users"
@@ -19,12 +17,12 @@ const maxUpload = thumbnail.MaxBytes + 1<<20
 // RegisterInput is a username and, in a form that may be left out, a picture.
 type RegisterInput struct {
 	Username string `path:"username" pattern:"^[A-Za-z0-9_-]{2,32}$" patternDescription:"2 to 32 letters, digits, - and _" example:"Ada"`
-	RawBody  huma.MultipartFormFiles[RegisterForm]
+	RawBody  wake.Form[RegisterForm]
 }
 
 // RegisterForm is the form. The picture is judged by its content: what a client calls it does not matter.
 type RegisterForm struct {
-	Picture huma.FormFile `form:"picture" required:"false" contentType:"image/png,image/jpeg,application/octet-stream" doc:"Profile picture, PNG or JPEG, at most 5 MiB"`
+	Picture wake.FormFile `form:"picture" required:"false" contentType:"image/png,image/jpeg,application/octet-stream" doc:"Profile picture, PNG or JPEG, at most 5 MiB"`
 }
 
 // Message is the answer to a registration.
