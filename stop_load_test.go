@@ -48,15 +48,6 @@ func TestAPartThatDiesUnderLoadCutsNoRequestAndDropsNoTask(t *testing.T) {
 	stopUnderLoad(t, rand.Uint64N(1<<32), "busy shop", mixed, syscall.SIGUSR1, lifespan.ExitServe)
 }
 
-func TestAStopCutsNoConnectionThatHasJustBeenMade(t *testing.T) {
-	for range 4 {
-		t.Run("", func(t *testing.T) {
-			t.Parallel()
-			stopUnderLoad(t, rand.Uint64N(1<<32), "busy shop", []clients{{3, fresh}}, syscall.SIGTERM, lifespan.ExitOK)
-		})
-	}
-}
-
 func TestAStopUnderLoadOverTLSCutsNoRequestAndDropsNoTask(t *testing.T) {
 	for name, clients := range map[string][]clients{
 		"HTTP/1.1": {{24, secure}},
