@@ -27,7 +27,7 @@ func TestAllocations(t *testing.T) {
 		most  float64
 	}{
 		{"without tasks", "/tasks/0/alice", 0, 11},
-		{"two tasks", "/tasks/2/alice", 2, 24},
+		{"two tasks", "/tasks/2/alice", 2, 21},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			app := newCountingApp(t)

@@ -13,6 +13,13 @@ import (
 	"github.com/wake-go/wake/waketest"
 )
 
+// paging is not exported: its fields could not be bound.
+type paging struct {
+	Page int `path:"page"`
+}
+
+type embedding struct{ paging }
+
 // A mistake in a program's wiring panics where it is made, and names the value.
 func TestMistakesInRegistrationPanicAndNameTheValue(t *testing.T) {
 	ok := func(context.Context, *none, wake.Call[*world]) (none, error) { return none{}, nil }
@@ -32,20 +39,23 @@ func TestMistakesInRegistrationPanicAndNameTheValue(t *testing.T) {
 		"path cut off":       {func(a *wake.App[*world]) { wake.Get(a, "/{x", ok) }, []string{"GET /{x"}},
 		"route twice":        {func(a *wake.App[*world]) { wake.Get(a, "/x", ok); wake.Get(a, "/x", ok) }, []string{"GET /x", "conflicts"}},
 		"path parameter":     {func(a *wake.App[*world]) { wake.Get(a, "/{x}", listNotes) }, []string{"GET /{x}", `"text"`, "does not have"}},
-		"body limit":         {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.BodyLimit(0)) }, []string{"BodyLimit is 0", "positive"}},
-		"security":           {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.Security("jwt")) }, []string{`GET /x`, `"jwt"`, "SecurityScheme"}},
-		"nil middleware":     {func(a *wake.App[*world]) { a.Use(nil) }, []string{"nil middleware", "argument 1"}},
-		"nil task":           {func(a *wake.App[*world]) { a.Tasks(nilTask) }, []string{"nil task"}},
-		"task twice":         {func(a *wake.App[*world]) { a.Tasks(noted, noted) }, []string{`two tasks are called "noted"`}},
-		"task name twice":    {func(a *wake.App[*world]) { a.Tasks(noted, wake.Define("noted", run)) }, []string{`two tasks are called "noted"`}},
-		"unknown lane":       {func(a *wake.App[*world]) { a.Tasks(wake.Define("t", run, wake.Lane("gpu"))) }, []string{`task "t"`, `lane "gpu"`, "Config.Lanes"}},
-		"unnamed task":       {func(*wake.App[*world]) { wake.Define("", run) }, []string{"needs a name"}},
-		"unnamed kind":       {func(*wake.App[*world]) { wake.Declare[int]("") }, []string{"needs a name"}},
-		"nil function":       {func(*wake.App[*world]) { wake.Define[*world, string]("t", nil) }, []string{`task "t"`, "no function"}},
-		"nil function of 0":  {func(*wake.App[*world]) { wake.Define0[*world]("t", nil) }, []string{`task "t"`, "no function"}},
-		"nil kind":           {func(*wake.App[*world]) { wake.Bind(nil, run) }, []string{"nil kind", "Declare"}},
-		"nil binding":        {func(*wake.App[*world]) { wake.Bind[*world](wake.Declare[int]("k"), nil) }, []string{`"k"`, "no function"}},
-		"nil projection":     {func(*wake.App[*world]) { wake.Project[*world](noted, nil) }, []string{"Project needs"}},
+		"hidden input": {func(a *wake.App[*world]) {
+			wake.Get(a, "/{page}", func(context.Context, *embedding, wake.Call[*world]) (none, error) { return none{}, nil })
+		}, []string{"GET /{page}", "paging", "not exported"}},
+		"body limit":        {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.BodyLimit(0)) }, []string{"BodyLimit is 0", "positive"}},
+		"security":          {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.Security("jwt")) }, []string{`GET /x`, `"jwt"`, "SecurityScheme"}},
+		"nil middleware":    {func(a *wake.App[*world]) { a.Use(nil) }, []string{"nil middleware", "argument 1"}},
+		"nil task":          {func(a *wake.App[*world]) { a.Tasks(nilTask) }, []string{"nil task"}},
+		"task twice":        {func(a *wake.App[*world]) { a.Tasks(noted, noted) }, []string{`two tasks are called "noted"`}},
+		"task name twice":   {func(a *wake.App[*world]) { a.Tasks(noted, wake.Define("noted", run)) }, []string{`two tasks are called "noted"`}},
+		"unknown lane":      {func(a *wake.App[*world]) { a.Tasks(wake.Define("t", run, wake.Lane("gpu"))) }, []string{`task "t"`, `lane "gpu"`, "Config.Lanes"}},
+		"unnamed task":      {func(*wake.App[*world]) { wake.Define("", run) }, []string{"needs a name"}},
+		"unnamed kind":      {func(*wake.App[*world]) { wake.Declare[int]("") }, []string{"needs a name"}},
+		"nil function":      {func(*wake.App[*world]) { wake.Define[*world, string]("t", nil) }, []string{`task "t"`, "no function"}},
+		"nil function of 0": {func(*wake.App[*world]) { wake.Define0[*world]("t", nil) }, []string{`task "t"`, "no function"}},
+		"nil kind":          {func(*wake.App[*world]) { wake.Bind(nil, run) }, []string{"nil kind", "Declare"}},
+		"nil binding":       {func(*wake.App[*world]) { wake.Bind[*world](wake.Declare[int]("k"), nil) }, []string{`"k"`, "no function"}},
+		"nil projection":    {func(*wake.App[*world]) { wake.Project[*world](noted, nil) }, []string{"Project needs"}},
 		"prefix without slash": {func(a *wake.App[*world]) { wake.Include(a, "x", wake.NewRouter[*world](), self) },
 			[]string{`"x"`, "begin with a slash"}},
 		"prefix with slash": {func(a *wake.App[*world]) { wake.Include(a, "/x/", wake.NewRouter[*world](), self) }, []string{`"/x/"`, "not end with one"}},

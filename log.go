@@ -146,9 +146,17 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	case format == "text" || format == "auto" && terminal:
 		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly, NoColor: !terminal})), nil
 	case format == "json" || format == "auto":
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: readableDuration})), nil
 	}
 	return nil, fmt.Errorf("log format %q; it must be auto, text or json", format)
+}
+
+// readableDuration writes "1.5s" where JSON would have nanoseconds.
+func readableDuration(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 func isTerminal(w io.Writer) bool {

@@ -3,6 +3,7 @@ package wake
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,27 @@ func (h *host) checkSchemes(op *operation) {
 					op.Method, op.Path, name, slices.Sorted(maps.Keys(h.cfg.schemes))))
 			}
 		}
+	}
+}
+
+// checkInput panics if an input has fields that Huma would leave at zero
+// without a word: those of an embedded struct whose type is not exported.
+func checkInput(t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return // Huma says what it needs
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if !f.Anonymous {
+			continue
+		}
+		if !f.IsExported() {
+			panic(fmt.Sprintf("the input %v embeds %v, which is not exported, so its fields would never be bound; export the type", t, f.Type))
+		}
+		checkInput(f.Type)
 	}
 }
 

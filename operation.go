@@ -147,6 +147,7 @@ func register[S, I, O any](to Routes[S], method, path string, handler Handler[S,
 			return nil, nil // see request.SetStatus
 		}
 		m.register(op, func() {
+			checkInput(reflect.TypeFor[I]())
 			encode = encoderOf[O](op)
 			huma.Register(m.host.api, op.Operation, call)
 		})

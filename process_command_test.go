@@ -160,7 +160,7 @@ func TestFlagsGoOverTheEnvironmentAndTheEnvironmentOverOptions(t *testing.T) {
 				}
 			}
 			p.signal(syscall.SIGTERM)
-			if limit := p.logged("draining")["limit"]; limit != float64(test.drain) {
+			if limit := p.logged("draining")["limit"]; limit != test.drain.String() {
 				t.Errorf("the drain's limit is %v, want %v", limit, test.drain)
 			}
 			p.wantExit(lifespan.ExitOK)

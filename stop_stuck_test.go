@@ -116,7 +116,8 @@ func TestATaskThatHonoursItsContextIsReportedByNameRequestAndAge(t *testing.T) {
 	if entry["task"] != "polite task" || entry["request"] == "" || entry["stack"] != nil {
 		t.Errorf("the report is %v", entry)
 	}
-	if age, _ := entry["age"].(float64); time.Duration(age) < shortDrain {
+	text, _ := entry["age"].(string)
+	if age, err := time.ParseDuration(text); err != nil || age < shortDrain {
 		t.Errorf("its age is %v, want at least the drain's limit %v", entry["age"], shortDrain)
 	}
 }

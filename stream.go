@@ -69,6 +69,7 @@ func Stream[S, I any](to Routes[S], path string, handler func(context.Context, *
 			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
 		}
 		m.register(op, func() {
+			checkInput(reflect.TypeFor[I]())
 			huma.Register(m.host.api, op.Operation, func(_ context.Context, in *I) (*reply, error) {
 				return &reply{func(hc huma.Context) {
 					s := &stream{req: requestOf(hc.Context())}
