@@ -38,7 +38,9 @@ type Lane struct {
 	// that compute do not hold up requests. Under a CPU quota, as in a
 	// container, it runs one worker fewer than the quota allows, since a
 	// process that uses up its quota is stopped as a whole; the quota is
-	// looked at again every 30 seconds. Where threads have no priorities (on
+	// looked at again every 30 seconds. (Go sees a quota as a GOMAXPROCS below
+	// the number of processors, and never goes below two: on a machine with two
+	// processors a quota is not noticed; set Running there.) Where threads have no priorities (on
 	// systems other than Linux, or where it is forbidden) it runs one ordinary
 	// worker fewer than there are processors. Defaults to false, and to true
 	// for the lane "cpu" unless its Running is set.
