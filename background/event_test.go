@@ -3,10 +3,12 @@ package background_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,4 +112,47 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
+}
+
+// A hook runs where other tasks wait for their turn: its panic must not take
+// them, or the process, with it.
+func TestAPanickingHookIsLoggedAndStopsNothing(t *testing.T) {
+	var log syncBuffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+
+	r := newRunner(t, background.Config{OnEvent: func(background.Event) { panic("event hook") }})
+	var ran ledger
+	ended := make(chan string, 1)
+	serve(t, r, func(w http.ResponseWriter, req *http.Request) {
+		tasks := background.From(req.Context())
+		tasks.AddTask(ran.task("a"), ran.task("b"))
+		tasks.OnEnd(func() { panic("end hook") })
+		tasks.OnEnd(func() { ended <- "ended" })
+	})
+	wait(t, ended, "the second hook")
+	ran.want(t, "a", "b")
+	for _, text := range []string{"OnEvent panicked", "event hook", "OnEnd panicked", "end hook", "event_test.go"} {
+		if !strings.Contains(log.String(), text) {
+			t.Errorf("the log does not have %q:\n%s", text, log.String())
+		}
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }

@@ -48,7 +48,7 @@ func (r *rare) takeNested() (nested []*list) {
 func (r *rare) callOnEnd() {
 	if r != nil {
 		for _, f := range r.onEnd {
-			f()
+			callHook("OnEnd", f)
 		}
 	}
 }

@@ -3,10 +3,12 @@ package background
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,7 +69,8 @@ type Config struct {
 	RequestID func(*http.Request) string
 
 	// OnEvent is told what happens to tasks. It is called from the goroutines
-	// that run them, several at a time, and must not block. Defaults to nothing.
+	// that run them, several at a time, and must not block. A panic in it is
+	// logged with package slog. Defaults to nothing.
 	OnEvent func(Event)
 
 	// FailuresOnly leaves out the [TaskFinished] events of tasks without an
@@ -278,14 +281,26 @@ func (r *Runner) finished(l *list, t *entry, err error, started time.Time, took 
 	}
 	if r.cfg.OnEvent != nil && (err != nil || !r.cfg.FailuresOnly) {
 		waited := started.Sub(r.started) - l.accepted
-		r.cfg.OnEvent(TaskFinished{Info: l.info(t), Err: err, Waited: max(0, waited), Took: took})
+		e := TaskFinished{Info: l.info(t), Err: err, Waited: max(0, waited), Took: took}
+		callHook("OnEvent", func() { r.cfg.OnEvent(e) })
 	}
 }
 
 func (r *Runner) report(e Event) {
 	if r.cfg.OnEvent != nil {
-		r.cfg.OnEvent(e)
+		callHook("OnEvent", func() { r.cfg.OnEvent(e) })
 	}
+}
+
+// callHook calls a user's function on a goroutine that other tasks need: its
+// panic is logged, as there is nobody to return it to, and stops nothing.
+func callHook(name string, f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Error("background: "+name+" panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
 }
 
 func (r *Runner) reportRefused(tasks []entry, id string, err error) {
