@@ -101,11 +101,12 @@ func (a *App[S]) lifespan() lifespan.Func[S] {
 }
 
 // WithLifespan returns the same application with another lifespan, for tests
-// that replace the state. Routes and tasks are shared with a; only one of the
-// two can run at a time.
+// that replace the state. Routes, tasks and middleware are a's, where more are
+// to be added; only one of the two can run at a time.
 func (a *App[S]) WithLifespan(life lifespan.Func[S]) *App[S] {
 	b := &App[S]{host: a.host, life: life, inner: a.inner}
 	b.Router.mounts, b.Router.adds = a.mounts, a.adds
+	b.Router.used.Store(true) // its own middleware would be around nothing
 	return b
 }
 
@@ -140,7 +141,6 @@ func (a *App[S]) runWith(ctx context.Context, opts []Option, serve func(context.
 	defer stopDrain(nil)
 	state := &stateOf[S]{}
 	in := a.host.newInstance(&cfg, cfg.middleware, bg, drain, state)
-	in.stopDrain = stopDrain
 	return lifespan.Run(context.WithValue(ctx, lifeKey{}, in), a.lifespan(), func(ctx context.Context, yielded S) error {
 		state.state = yielded
 		return serve(ctx, in)

@@ -17,7 +17,6 @@ import (
 // tasks of the requests. It returns what it could not finish.
 func (s *server) drain(ctx context.Context, listeners []net.Listener, accepted <-chan struct{}) error {
 	cut := lifespan.Drain(ctx)
-	s.in.stopDrain(ErrDraining)
 	delay := time.NewTimer(s.in.cfg.drainDelay)
 	defer delay.Stop()
 	select {

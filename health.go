@@ -69,7 +69,7 @@ func (c *checks) failing(ctx context.Context) map[string]error {
 				failing[name] = err
 			}
 		case <-ctx.Done():
-			failing[name] = fmt.Errorf("the check took longer than %v", checkTimeout)
+			failing[name] = fmt.Errorf("the check has %v and has not ended: %w", checkTimeout, context.Cause(ctx))
 		}
 	}
 	return failing

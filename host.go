@@ -53,8 +53,7 @@ type instance struct {
 	checks  checks
 
 	// drain ends when the application begins to stop.
-	drain     context.Context
-	stopDrain context.CancelCauseFunc
+	drain context.Context
 
 	inflight atomic.Int64
 	idle     chan struct{} // told when a request ends during the drain

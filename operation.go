@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"reflect"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -160,7 +159,6 @@ func (m mount[S]) operation(method, path string, handler reflect.Value, ops []Op
 	op.Method, op.Path = method, m.prefix+path
 	op.Summary = summaryOf(handler)
 	op.OperationID = m.host.uniqueID(huma.GenerateOperationID(method, op.Path, reply{}))
-	op.Tags = slices.Clone(m.tags)
 	op.Responses = map[string]*huma.Response{}
 	for _, set := range ops {
 		set(op)

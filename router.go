@@ -34,7 +34,6 @@ func (r *Router[S]) router() *Router[S] { return r }
 type mount[S any] struct {
 	host     *host
 	prefix   string
-	tags     []string
 	included bool // the state is not the application's own
 	state    func(*instance) S
 	around   func(http.Handler) http.Handler // a router's middleware, and its parents'
@@ -144,7 +143,7 @@ func (r *Router[S]) Use(middleware ...func(http.Handler) http.Handler) {
 		}
 	}
 	if r.used.Load() {
-		panic("wake: Use was called after the first request; add middleware before the application runs")
+		panic("wake: Use was called after the first request, or on what WithLifespan has returned; add middleware to the application itself before it runs")
 	}
 	r.middleware = append(r.middleware, middleware...)
 }

@@ -78,6 +78,7 @@ func (s *server) serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err := <-failed:
 		lifespan.Stop(ctx, fmt.Errorf("a listener died: %w", err))
+		<-ctx.Done() // the drain has begun, for everybody
 	}
 	s.notify("STOPPING=1")
 	return s.drain(ctx, listeners, accepted)
