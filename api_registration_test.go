@@ -42,9 +42,12 @@ func TestMistakesInRegistrationPanicAndNameTheValue(t *testing.T) {
 		"hidden input": {func(a *wake.App[*world]) {
 			wake.Get(a, "/{page}", func(context.Context, *embedding, wake.Call[*world]) (none, error) { return none{}, nil })
 		}, []string{"GET /{page}", "paging", "not exported"}},
-		"body limit":        {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.BodyLimit(0)) }, []string{"BodyLimit is 0", "positive"}},
-		"security":          {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.Security("jwt")) }, []string{`GET /x`, `"jwt"`, "SecurityScheme"}},
-		"nil middleware":    {func(a *wake.App[*world]) { a.Use(nil) }, []string{"nil middleware", "argument 1"}},
+		"body limit":     {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.BodyLimit(0)) }, []string{"BodyLimit is 0", "positive"}},
+		"security":       {func(a *wake.App[*world]) { wake.Get(a, "/x", ok, wake.Security("jwt")) }, []string{`GET /x`, `"jwt"`, "SecurityScheme"}},
+		"nil middleware": {func(a *wake.App[*world]) { a.Use(nil) }, []string{"nil middleware", "argument 1"}},
+		"middleware of a copy": {func(a *wake.App[*world]) {
+			a.WithLifespan(lifespan.Fixed(&world{})).Use(func(h http.Handler) http.Handler { return h })
+		}, []string{"Use was called", "WithLifespan"}},
 		"nil task":          {func(a *wake.App[*world]) { a.Tasks(nilTask) }, []string{"nil task"}},
 		"task twice":        {func(a *wake.App[*world]) { a.Tasks(noted, noted) }, []string{`two tasks are called "noted"`}},
 		"task name twice":   {func(a *wake.App[*world]) { a.Tasks(noted, wake.Define("noted", run)) }, []string{`two tasks are called "noted"`}},
