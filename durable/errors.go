@@ -19,6 +19,10 @@ var (
 	ErrForeignTx = errors.New("the transaction is not on the queue's database")
 	ErrNoKind    = errors.New("no task of this program handles it")
 
+	// ErrApart says that a function cannot share a transaction: it is to be
+	// run by Store.InTx.
+	ErrApart = errors.New("it needs a transaction of its own")
+
 	// ErrUnavailable is matched by every error of a store that may be gone
 	// when the same is tried again: a lock, a lost connection, a full disk.
 	ErrUnavailable = errors.New("the task store is not available")

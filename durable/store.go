@@ -299,7 +299,12 @@ type Func struct {
 
 	Inserts  []Insert   // what it has added; the store's to read when it has returned nil
 	Inserted []Inserted // the store's answers
-	Err      error      // why nothing of it has happened; nil: it is committed
+	Err      error      // why nothing of it has happened; nil: it is committed. What matches ErrApart is to be run by Store.InTx
+
+	// Earlier is closed when a run that was given up has returned. For stores.
+	Earlier <-chan struct{}
+
+	encode func(Queueable) (Insert, error) // the queue's; nil: without a Codec
 }
 
 // A ScheduleRow is a schedule as it is stored.
