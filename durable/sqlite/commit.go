@@ -22,6 +22,9 @@ func (s *Store) Commit(ctx context.Context, b *durable.Batch) (*durable.BatchRes
 	if s.ended.Err() != nil {
 		return nil, durable.ErrClosed
 	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("durable: sqlite: commit: %w", context.Cause(ctx))
+	}
 	if s.ballast.missing() {
 		if len(b.Inserts)+len(b.Funcs)+len(b.Fires) > 0 {
 			return nil, errDiskFull()
@@ -81,7 +84,7 @@ func (s *Store) work(w *writer, b *durable.Batch, out map[*durable.Func]bool) (*
 		}
 	}
 	if len(b.Fires) > 0 {
-		if res.Fired, err = w.fireAll(b.Fires, now); err != nil {
+		if res.Fired, err = w.fireAll(b.Fires, now, b.Again); err != nil {
 			return nil, err
 		}
 	}
@@ -90,10 +93,10 @@ func (s *Store) work(w *writer, b *durable.Batch, out map[*durable.Func]bool) (*
 			return nil, err
 		}
 	}
+	if err := w.promote(micros(now)); err != nil {
+		return nil, err
+	}
 	if len(b.Claims) > 0 {
-		if err := w.promote(micros(now)); err != nil {
-			return nil, err
-		}
 		if res.Claimed, err = w.claimAll(b.Boot, b.Claims, micros(now)); err != nil {
 			return nil, err
 		}

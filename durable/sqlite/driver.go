@@ -161,8 +161,8 @@ func (c *conn) Prepare(query string) (driver.Stmt, error) {
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cut != nil {
-		return nil, c.cut
+	if err := c.usable(ctx); err != nil {
+		return nil, err
 	}
 	s, err := c.innerConn.PrepareContext(c.plain(ctx), query)
 	if err != nil {
@@ -196,8 +196,8 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	defer leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cut != nil {
-		return nil, c.cut
+	if err := c.usable(ctx); err != nil {
+		return nil, err
 	}
 	s, err := c.cached(ctx, query)
 	if err != nil {
@@ -215,9 +215,9 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cut != nil {
+	if err := c.usable(ctx); err != nil {
 		leave()
-		return nil, c.cut
+		return nil, err
 	}
 	if query == addsQuery && c.inTx {
 		c.added = true
@@ -234,6 +234,17 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		return nil, explained(err)
 	}
 	return c.open(inner, func() { c.putBack(s); leave() }), nil
+}
+
+// usable is called with mu held.
+func (c *conn) usable(ctx context.Context) error {
+	if c.direct {
+		if !c.inFunc {
+			return durable.ErrTxDone
+		}
+		return ctx.Err()
+	}
+	return c.cut
 }
 
 // enter takes the gate for a statement that writes outside of a transaction.

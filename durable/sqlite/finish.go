@@ -113,14 +113,14 @@ func finished(x execer, boot durable.Boot, ref durable.Ref) (bool, error) {
 func finishOne(x execer, boot durable.Boot, f *durable.Finish, now time.Time, again bool) (bool, error) {
 	ref := f.Ref
 	var status durable.Status
-	found := false
+	found, wanted := false, false
 	err := x.query(func(row []driver.Value) error {
-		found = true
+		found, wanted = true, row[3] != nil
 		status = durable.Status{
 			State: durable.Running, Attempt: int(integer(row[0])), Crashes: int(integer(row[1])), Fence: ref.Fence, RunAt: timeOf(integer(row[2])),
 		}
 		return nil
-	}, `SELECT attempt, crashes, run_at FROM wake_task WHERE seq = ? AND id = ? AND boot = ? AND fence = ? AND state = 2`, ref.Seq, ref.ID, boot, ref.Fence)
+	}, `SELECT attempt, crashes, run_at, cancel_at FROM wake_task WHERE seq = ? AND id = ? AND boot = ? AND fence = ? AND state = 2`, ref.Seq, ref.ID, boot, ref.Fence)
 	if err != nil {
 		return false, err
 	}
@@ -130,7 +130,7 @@ func finishOne(x execer, boot durable.Boot, f *durable.Finish, now time.Time, ag
 		}
 		return finished(x, boot, ref)
 	}
-	next, err := durable.Advance(status, f.Move, now, f.Delay)
+	next, err := advance(status, f.Move, now, f.Delay, wanted)
 	if err != nil {
 		return false, err
 	}
@@ -143,6 +143,16 @@ func finishOne(x execer, boot durable.Boot, f *durable.Finish, now time.Time, ag
 		return true, moveToDone(x, ref.Seq, next, now, f.Result)
 	}
 	return true, putBack(x, ref.Seq, next)
+}
+
+// advance makes a move of a running task. Somebody's wish to cancel it holds
+// when it would run again.
+func advance(status durable.Status, m durable.Move, now time.Time, delay time.Duration, cancelled bool) (durable.Status, error) {
+	next, err := durable.Advance(status, m, now, delay)
+	if err == nil && cancelled && !next.State.Finished() {
+		next, err = durable.Advance(next, durable.MoveCancel, now, 0)
+	}
+	return next, err
 }
 
 // moveToDone takes a finished task out of the way of those that wait.
@@ -214,8 +224,8 @@ func (s *Store) FinishTx(ctx context.Context, tx durable.Tx, boot durable.Boot, 
 
 // Finished reports whether a claim has been finished by the one who had it.
 func (s *Store) Finished(ctx context.Context, boot durable.Boot, ref durable.Ref) (ok bool, err error) {
-	err = s.write(ctx, func(w *writer) error {
-		ok, err = finished(w, boot, ref)
+	err = s.read(ctx, func(r *reader) error {
+		ok, err = finished(r, boot, ref)
 		return err
 	})
 	return ok, err

@@ -14,17 +14,17 @@ import (
 const keptTicks = 7 * 24 * time.Hour
 
 // fireAll fires schedules that nobody else has fired.
-func (w *writer) fireAll(fires []durable.Fire, now time.Time) ([]durable.FireResult, error) {
+func (w *writer) fireAll(fires []durable.Fire, now time.Time, again bool) ([]durable.FireResult, error) {
 	results := make([]durable.FireResult, len(fires))
 	for i := range fires {
-		if err := w.fire(&fires[i], &results[i], now); err != nil {
+		if err := w.fire(&fires[i], &results[i], now, again); err != nil {
 			return nil, err
 		}
 	}
 	return results, nil
 }
 
-func (w *writer) fire(f *durable.Fire, res *durable.FireResult, now time.Time) error {
+func (w *writer) fire(f *durable.Fire, res *durable.FireResult, now time.Time, again bool) error {
 	found, paused := false, false
 	var next int64
 	var last durable.ID
@@ -53,7 +53,7 @@ func (w *writer) fire(f *durable.Fire, res *durable.FireResult, now time.Time) e
 		}
 	}
 	for i := range inserts {
-		if err := w.fireOne(f.Name, inserts[i:i+1], res, now); err != nil {
+		if err := w.fireOne(f.Name, inserts[i:i+1], res, now, again); err != nil {
 			return err
 		}
 	}
@@ -61,7 +61,7 @@ func (w *writer) fire(f *durable.Fire, res *durable.FireResult, now time.Time) e
 }
 
 // fireOne inserts the task of a tick, unless the tick has had one.
-func (w *writer) fireOne(name string, in []durable.Insert, res *durable.FireResult, now time.Time) error {
+func (w *writer) fireOne(name string, in []durable.Insert, res *durable.FireResult, now time.Time, again bool) error {
 	if tick := in[0].Meta.Tick; tick != 0 {
 		n, err := w.exec(`INSERT INTO wake_tick (schedule, tick, task) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, name, tick, in[0].ID)
 		if err != nil {
@@ -73,7 +73,7 @@ func (w *writer) fireOne(name string, in []durable.Insert, res *durable.FireResu
 		}
 	}
 	var err error
-	res.Inserted, err = insertAll(w, in, now, false, res.Inserted)
+	res.Inserted, err = insertAll(w, in, now, again, res.Inserted)
 	return err
 }
 

@@ -72,6 +72,9 @@ func (s *Store) runFunc(w *writer, f *durable.Func, budget time.Duration) error 
 	case <-done:
 		tx.End(durable.ErrTxDone)
 		f.Earlier = nil
+		if err == nil {
+			err = f.Err // of a task that could not be added
+		}
 		return err
 	case <-timer.C:
 		tx.End(errOverBudget) // waits for a statement that runs
@@ -83,6 +86,9 @@ func (s *Store) runFunc(w *writer, f *durable.Func, budget time.Duration) error 
 func (s *Store) InTx(ctx context.Context, f *durable.Func) error {
 	if s.ended.Err() != nil {
 		return durable.ErrClosed
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("durable: sqlite: run a function in a transaction: %w", context.Cause(ctx))
 	}
 	if s.ballast.missing() {
 		return errDiskFull()

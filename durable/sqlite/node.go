@@ -32,6 +32,10 @@ func (s *Store) Register(ctx context.Context, n durable.Node) (durable.Registrat
 	if n.Lease <= 0 {
 		return durable.Registration{}, fmt.Errorf("durable: sqlite: the lease of %v is %v; it must be positive", n.Boot, n.Lease)
 	}
+	started := n.Started
+	if started.IsZero() {
+		started = s.clock.now()
+	}
 	reg := durable.Registration{Name: n.Name}
 	s.boots.add(n.Boot)
 	err = s.write(ctx, func(w *writer) error {
@@ -44,7 +48,7 @@ func (s *Store) Register(ctx context.Context, n durable.Node) (durable.Registrat
 		_, err = w.exec(`INSERT INTO wake_node (boot, name, slot, machine, host, pid, version, worker, kinds, schedules, lease, lease_until, started_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			n.Boot, reg.Name, s.slot.n, s.machine, n.Host, n.PID, n.Version, n.Worker, string(kinds), string(schedules),
-			int64(n.Lease/time.Microsecond), s.leaseMicros(n.Lease), micros(s.clock.now()))
+			int64(n.Lease/time.Microsecond), s.leaseMicros(n.Lease), micros(started))
 		return err
 	})
 	if err != nil {
@@ -118,7 +122,12 @@ func (s *Store) Reconcile(ctx context.Context, boot durable.Boot, known []durabl
 
 // Sweep takes the tasks of dead processes back.
 func (s *Store) Sweep(ctx context.Context, boot durable.Boot) (durable.Swept, error) {
-	dead, err := s.anyDead(ctx, boot)
+	dead := false
+	err := s.read(ctx, func(r *reader) error { // most find nothing, and need not write
+		nodes, err := s.deadNodes(r, boot)
+		dead = len(nodes) > 0
+		return err
+	})
 	if err != nil || !dead {
 		return durable.Swept{}, err
 	}
@@ -164,25 +173,30 @@ func (s *Store) isDead(n nodeRow, boot durable.Boot) bool {
 	return s.slot.dead(n.slot)
 }
 
-func (s *Store) anyDead(ctx context.Context, boot durable.Boot) (dead bool, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		return r.query(func(row []driver.Value) error {
-			dead = dead || s.isDead(nodeRowOf(row), boot)
-			return nil
-		}, nodeRows)
-	})
-	return dead, err
-}
-
-func (s *Store) sweep(w *writer, boot durable.Boot) (durable.Swept, error) {
-	var swept durable.Swept
-	var dead []nodeRow
-	err := w.query(func(row []driver.Value) error {
+// deadNodes finds those that are dead, and those of which nothing is known but
+// that they hold tasks.
+func (s *Store) deadNodes(x execer, boot durable.Boot) (dead []nodeRow, err error) {
+	err = x.query(func(row []driver.Value) error {
 		if n := nodeRowOf(row); s.isDead(n, boot) {
 			dead = append(dead, n)
 		}
 		return nil
 	}, nodeRows)
+	if err != nil {
+		return nil, err
+	}
+	err = x.query(func(row []driver.Value) error {
+		if n := (nodeRow{boot: durable.Boot(idOf(row[0]))}); n.boot != boot {
+			dead = append(dead, n)
+		}
+		return nil
+	}, `SELECT DISTINCT boot FROM wake_task WHERE state = 2 AND boot NOT IN (SELECT boot FROM wake_node WHERE lease_until IS NOT NULL)`)
+	return dead, err
+}
+
+func (s *Store) sweep(w *writer, boot durable.Boot) (durable.Swept, error) {
+	var swept durable.Swept
+	dead, err := s.deadNodes(w, boot)
 	for _, n := range dead {
 		if err == nil {
 			err = s.bury(w, n, &swept)
@@ -198,17 +212,19 @@ func (s *Store) sweep(w *writer, boot durable.Boot) (durable.Swept, error) {
 func (s *Store) bury(w *writer, n nodeRow, swept *durable.Swept) error {
 	var refs []durable.Ref
 	var status []durable.Status
+	var cancelled []bool
 	err := w.query(func(row []driver.Value) error {
+		cancelled = append(cancelled, row[6] != nil)
 		refs = append(refs, durable.Ref{Seq: integer(row[0]), ID: idOf(row[1]), Fence: integer(row[2])})
 		status = append(status, durable.Status{State: durable.Running, Fence: integer(row[2]), Attempt: int(integer(row[3])), Crashes: int(integer(row[4])), RunAt: timeOf(integer(row[5]))})
 		return nil
-	}, `SELECT seq, id, fence, attempt, crashes, run_at FROM wake_task WHERE state = 2 AND boot = ?`, n.boot)
+	}, `SELECT seq, id, fence, attempt, crashes, run_at, cancel_at FROM wake_task WHERE state = 2 AND boot = ?`, n.boot)
 	if err != nil {
 		return err
 	}
 	now := s.clock.now()
 	for i, ref := range refs {
-		next, err := durable.Advance(status[i], durable.MoveCrash, now, 0)
+		next, err := advance(status[i], durable.MoveCrash, now, 0, cancelled[i])
 		if err != nil {
 			return err
 		}
@@ -220,7 +236,9 @@ func (s *Store) bury(w *writer, n nodeRow, swept *durable.Swept) error {
 			return err
 		}
 		if next.State.Finished() {
-			swept.Dead++
+			if next.State == durable.Dead {
+				swept.Dead++
+			}
 			err = moveToDone(w, ref.Seq, next, now, nil)
 		} else {
 			swept.Recovered++
