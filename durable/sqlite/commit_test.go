@@ -47,7 +47,7 @@ func commit(t testing.TB, s durable.Store, b *durable.Batch) *durable.BatchResul
 	return res
 }
 
-func exec(t testing.TB, db *sql.DB, query string, args ...any) {
+func mustExec(t testing.TB, db *sql.DB, query string, args ...any) {
 	t.Helper()
 	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func count(t testing.TB, db *sql.DB, table string) (n int) {
 // long, or leaves rows and statements open harms nobody else's rows.
 func TestFunctionsShareATransactionUnharmed(t *testing.T) {
 	s := open(t, sqlite.Config{FuncBudget: 50 * time.Millisecond})
-	exec(t, s.DB(), `CREATE TABLE users (name TEXT PRIMARY KEY)`)
+	mustExec(t, s.DB(), `CREATE TABLE users (name TEXT PRIMARY KEY)`)
 	insert := func(name string) func(*durable.SQLTx) error {
 		return func(tx *durable.SQLTx) error {
 			_, err := tx.ExecContext(context.Background(), `INSERT INTO users VALUES (?)`, name)
@@ -186,7 +186,7 @@ func TestTransactionOnAnotherConnectionIsRefused(t *testing.T) {
 
 func TestInsertInAUsersTransaction(t *testing.T) {
 	s := open(t, sqlite.Config{})
-	exec(t, s.DB(), `CREATE TABLE users (name TEXT)`)
+	mustExec(t, s.DB(), `CREATE TABLE users (name TEXT)`)
 	heard := make(chan durable.Signal, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
@@ -228,7 +228,7 @@ func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	newer := filepath.Join(dir, "newer.db")
 	s := open(t, sqlite.Config{Path: newer})
-	exec(t, s.DB(), `UPDATE wake_meta SET value = '99'`)
+	mustExec(t, s.DB(), `UPDATE wake_meta SET value = '99'`)
 	for name, test := range map[string]struct{ path, want string }{
 		"newer":     {newer, "run a newer one"},
 		"directory": {dir, "directory"},

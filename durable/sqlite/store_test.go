@@ -7,14 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/wake-go/wake/durable"
 	"github.com/wake-go/wake/durable/sqlite"
 	"github.com/wake-go/wake/durable/storetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fixture is what the suite needs of a file. It is not synced, which would
 // only make the suite slower: no test here can cut the power.
