@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -76,14 +75,26 @@ func TestFunctionsShareATransactionUnharmed(t *testing.T) {
 	released := make(chan struct{})
 	var slowRuns int
 	bad := map[string]func(*durable.SQLTx) error{
-		"commits":         func(tx *durable.SQLTx) error { _, err := tx.ExecContext(context.Background(), `COMMIT`); return err },
-		"ends and begins": func(tx *durable.SQLTx) error { _, err := tx.ExecContext(context.Background(), `INSERT INTO users VALUES ('x'); ROLLBACK; BEGIN`); return err },
-		"savepoint":       func(tx *durable.SQLTx) error { _, err := tx.ExecContext(context.Background(), `RELEASE wake_func`); return err },
-		"attaches":        func(tx *durable.SQLTx) error { _, err := tx.ExecContext(context.Background(), `ATTACH ':memory:' AS x`); return err },
-		"pragma":          func(tx *durable.SQLTx) error { _, err := tx.ExecContext(context.Background(), `PRAGMA synchronous = OFF`); return err },
-		"panics":          func(tx *durable.SQLTx) error { _ = insert("panics")(tx); panic("oh") },
-		"goexit":          func(tx *durable.SQLTx) error { _ = insert("goexit")(tx); runtime.Goexit(); return nil },
-		"fails":           func(tx *durable.SQLTx) error { _ = insert("fails")(tx); return errors.New("no") },
+		"commits": func(tx *durable.SQLTx) error { _, err := tx.ExecContext(context.Background(), `COMMIT`); return err },
+		"ends and begins": func(tx *durable.SQLTx) error {
+			_, err := tx.ExecContext(context.Background(), `INSERT INTO users VALUES ('x'); ROLLBACK; BEGIN`)
+			return err
+		},
+		"savepoint": func(tx *durable.SQLTx) error {
+			_, err := tx.ExecContext(context.Background(), `RELEASE wake_func`)
+			return err
+		},
+		"attaches": func(tx *durable.SQLTx) error {
+			_, err := tx.ExecContext(context.Background(), `ATTACH ':memory:' AS x`)
+			return err
+		},
+		"pragma": func(tx *durable.SQLTx) error {
+			_, err := tx.ExecContext(context.Background(), `PRAGMA synchronous = OFF`)
+			return err
+		},
+		"panics": func(tx *durable.SQLTx) error { _ = insert("panics")(tx); panic("oh") },
+		"goexit": func(tx *durable.SQLTx) error { _ = insert("goexit")(tx); runtime.Goexit(); return nil },
+		"fails":  func(tx *durable.SQLTx) error { _ = insert("fails")(tx); return errors.New("no") },
 		"cancelled": func(tx *durable.SQLTx) error {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
@@ -240,40 +251,5 @@ func TestOpenRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q in it", name, err, test.want)
 		}
-	}
-}
-
-func BenchmarkCommit(b *testing.B) {
-	for _, n := range []int{1, 40, 64, 512} {
-		b.Run(fmt.Sprintf("inserts=%d", n), func(b *testing.B) {
-			s := open(b, sqlite.Config{})
-			batch := &durable.Batch{Boot: durable.Boot(durable.NewID()), Inserts: make([]durable.Insert, n)}
-			start := time.Now()
-			for b.Loop() {
-				for i := range batch.Inserts {
-					batch.Inserts[i] = newInsert("k")
-				}
-				commit(b, s, batch)
-			}
-			b.ReportMetric(float64(b.N*n)/time.Since(start).Seconds(), "tasks/s")
-		})
-		b.Run(fmt.Sprintf("cycle=%d", n), func(b *testing.B) {
-			s := open(b, sqlite.Config{})
-			boot := durable.Boot(durable.NewID())
-			var finishes []durable.Finish
-			start := time.Now()
-			for b.Loop() {
-				batch := &durable.Batch{Boot: boot, Inserts: make([]durable.Insert, n), Finishes: finishes, Claims: []durable.Claim{{Queue: "default", Kinds: []string{"k"}, Limit: n}}}
-				for i := range batch.Inserts {
-					batch.Inserts[i] = newInsert("k")
-				}
-				res := commit(b, s, batch)
-				finishes = nil
-				for _, c := range res.Claimed {
-					finishes = append(finishes, durable.Finish{Ref: c.Ref, Move: durable.MoveSucceed})
-				}
-			}
-			b.ReportMetric(float64(b.N*n)/time.Since(start).Seconds(), "tasks/s")
-		})
 	}
 }

@@ -111,17 +111,19 @@ func nullable(t time.Time) any {
 
 const scheduleColumns = `name, spec, zone, misfire, overlap, jitter, revision, task, override_spec, override_zone, paused, next_at, last_tick, last_task, version`
 
-func scheduleOf(row []driver.Value) (durable.ScheduleRow, error) {
+// scheduleOf reads a row. One whose task cannot be read is still a schedule,
+// which fails by itself and stops no other.
+func scheduleOf(row []driver.Value) durable.ScheduleRow {
 	r := durable.ScheduleRow{
 		Name: text(row[0]), Spec: text(row[1]), Zone: text(row[2]), Misfire: text(row[3]), Overlap: text(row[4]),
 		Jitter: time.Duration(integer(row[5])), Revision: integer(row[6]),
 		OverrideSpec: text(row[8]), OverrideZone: text(row[9]), Paused: integer(row[10]) != 0,
 		Next: timeOf(integer(row[11])), LastTick: timeOf(integer(row[12])), LastTask: idOf(row[13]), Version: integer(row[14]),
 	}
-	if err := json.Unmarshal(blob(row[7]), &r.Task); err != nil {
-		return r, fmt.Errorf("the stored task of schedule %q: %w", r.Name, err)
+	if json.Unmarshal(blob(row[7]), &r.Task) != nil {
+		r.Task = durable.Insert{}
 	}
-	return r, nil
+	return r
 }
 
 // Schedules returns all schedules.
@@ -130,9 +132,8 @@ func (s *Store) Schedules(ctx context.Context) ([]durable.ScheduleRow, error) {
 	declared := map[string]bool{}
 	err := s.read(ctx, func(r *reader) error {
 		err := r.query(func(row []driver.Value) error {
-			schedule, err := scheduleOf(row)
-			all = append(all, schedule)
-			return err
+			all = append(all, scheduleOf(row))
+			return nil
 		}, `SELECT `+scheduleColumns+` FROM wake_schedule ORDER BY name`)
 		if err != nil {
 			return err
