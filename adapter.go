@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 )
 
 // An adapter connects Huma to the host's mux. Huma's own one would do, but for
@@ -68,6 +69,7 @@ type request struct {
 	w        http.ResponseWriter
 	in       *instance
 	tasks    *background.Tasks
+	outbox   Outbox
 	body     *limitedBody
 	response Response
 	wrote    bool                  // the answer has begun
@@ -87,9 +89,17 @@ type requestContext struct {
 
 type requestKey struct{}
 
+// Value also answers for what package durable would put around the context.
 func (c *requestContext) Value(key any) any {
-	if key == (requestKey{}) {
+	switch key.(type) {
+	case requestKey:
 		return c.req
+	case durable.QueueKey:
+		return c.req.in.queue
+	case durable.PendingKey:
+		return c.req.outbox.pending
+	case durable.MetaKey:
+		return c.req.meta()
 	}
 	return c.Context.Value(key)
 }
@@ -100,6 +110,12 @@ func requestOf(ctx context.Context) *request {
 		return nil // a task has its request's values, but is none
 	}
 	return req
+}
+
+// end makes what comes from now on a task, or late.
+func (r *request) end() {
+	r.ended.Store(true)
+	r.outbox.seal()
 }
 
 // fail makes the operation fail, whatever it returns.
@@ -117,6 +133,7 @@ func newRequest(op *huma.Operation, in *instance, w http.ResponseWriter, r *http
 	req := &request{r: r, w: w, in: in, tasks: background.From(r.Context())}
 	req.humaContext = humago.NewContext(op, r, w)
 	req.ctx = requestContext{r.Context(), req}
+	req.outbox.in, req.outbox.req = in, req
 	req.body, _ = r.Body.(*limitedBody)
 	return req
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 )
 
 // listenAdmin opens the admin listener, if there is to be one.
@@ -57,12 +58,25 @@ type status struct {
 	Phase    string           `json:"phase"`
 	Requests int64            `json:"requests"` // in progress
 	Tasks    background.Stats `json:"tasks"`
+	Queue    *queueStatus     `json:"queue,omitempty"`
+}
+
+type queueStatus struct {
+	Refused int64          `json:"refused"` // tasks that were added when their operation had ended
+	Workers *durable.Stats `json:"workers,omitempty"`
 }
 
 func (in *instance) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	s := status{Phase: "ready", Requests: in.inflight.Load(), Tasks: in.bg.Stats()}
 	if in.drain.Err() != nil {
 		s.Phase = "draining"
+	}
+	if in.queue != nil {
+		s.Queue = &queueStatus{Refused: in.refused.Load()}
+		if e := in.engine.Load(); e != nil {
+			stats := e.Stats()
+			s.Queue.Workers = &stats
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -89,7 +89,7 @@ func TestStatusHeaderAndCookiesOfTheResponse(t *testing.T) {
 
 func TestAStatusThatIsNoneIsRefused(t *testing.T) {
 	app, _ := newWorld()
-	call, _ := wake.Detached(&world{}, nil)
+	call, _, _ := wake.Detached(&world{}, nil)
 	expectPanic(t, func() { call.Response.Status(42) }, "status 42", "between 200 and 599")
 	expectPanic(t, func() {
 		wake.Get(app, "/", func(context.Context, *none, wake.Call[*world]) (none, error) { return none{}, nil }, wake.Status(99))

@@ -61,9 +61,9 @@ func (a *App[S]) Huma() huma.API { return a.host.api }
 
 // Mount puts another application under a path of this one. Its lifespan runs
 // inside this one's, its requests are served and drained with this one's, and
-// its tasks run in this one's lanes. Of its own options those of [Middleware]
+// its tasks run in this one's lanes and are added to this one's queue. Of its own options those of [Middleware]
 // apply, and those for its OpenAPI document; those for serving, limits,
-// draining, logging and lanes are this one's.
+// draining, logging, lanes and queue are this one's.
 //
 // A path that does not begin with a slash, or ends with one, panics. An
 // application can be mounted once.
@@ -77,6 +77,8 @@ func Mount[S, T any](to *App[S], path string, inner *App[T]) {
 		outer := applicationOf(ctx)
 		return inner.lifespan()(ctx, func(state T) error {
 			in := inner.host.newInstance(outer.cfg, inner.host.cfg.middleware, outer.bg, outer.drain, &stateOf[T]{state})
+			in.queue, in.outer = outer.queue, outer
+			outer.mounted = append(outer.mounted, in)
 			if !inner.host.live.CompareAndSwap(nil, in) {
 				return errRunning
 			}
@@ -141,7 +143,7 @@ func (a *App[S]) runWith(ctx context.Context, opts []Option, serve func(context.
 	defer stopDrain(nil)
 	state := &stateOf[S]{}
 	in := a.host.newInstance(&cfg, cfg.middleware, bg, drain, state)
-	return lifespan.Run(context.WithValue(ctx, lifeKey{}, in), a.lifespan(), func(ctx context.Context, yielded S) error {
+	return lifespan.Run(context.WithValue(ctx, lifeKey{}, in), withStore(in, a.lifespan()), func(ctx context.Context, yielded S) error {
 		state.state = yielded
 		return serve(ctx, in)
 	}, lifespan.Config{

@@ -17,6 +17,10 @@ type Call[S any] struct {
 	// Tasks takes the tasks to run after the response.
 	Tasks *Tasks[S]
 
+	// Queue takes the tasks to be on disk before the response, and to be run at
+	// least once.
+	Queue *Outbox
+
 	// Request is the request; nil in a task, and what [From] returns in
 	// middleware and mounted handlers, which have it. Its body has been read.
 	Request *http.Request
@@ -27,7 +31,7 @@ type Call[S any] struct {
 }
 
 func newCall[S any](m mount[S], req *request) Call[S] {
-	c := Call[S]{State: m.state(req.in), Request: req.r, Response: &req.response}
+	c := Call[S]{State: m.state(req.in), Queue: &req.outbox, Request: req.r, Response: &req.response}
 	c.Tasks = &Tasks[S]{list: req.tasks, state: c.State, included: m.included, in: req.in, req: req}
 	return c
 }
@@ -51,10 +55,12 @@ func From[S any](ctx context.Context) Call[S] {
 	} else {
 		panic(fmt.Sprintf("wake: From[%v]: the application's state is of type %v here", reflect.TypeFor[S](), reflect.TypeOf(in.state).Elem().Field(0).Type))
 	}
-	c.Tasks = &Tasks[S]{list: background.From(ctx), state: c.State, included: included, in: in}
+	c.Tasks = &Tasks[S]{list: background.From(ctx), state: c.State, included: included, in: in, queued: attemptOf(ctx), ctx: ctx}
 	if req := requestOf(ctx); req != nil {
 		c.Tasks.req = req
-		c.Request, c.Response = req.r, &req.response
+		c.Queue, c.Request, c.Response = &req.outbox, req.r, &req.response
+	} else {
+		c.Queue = &Outbox{in: in, ctx: ctx}
 	}
 	return c
 }

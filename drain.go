@@ -13,35 +13,51 @@ import (
 	"github.com/wake-go/wake/lifespan"
 )
 
-// drain ends the HTTP side: readiness, streams, listeners, requests, then the
-// tasks of the requests. It returns what it could not finish.
+// drain ends everything between set-up and clean-up. Workers stop claiming at
+// once, and what waits in memory moves to the queue, while the HTTP side ends:
+// readiness, streams, listeners, requests. Then the requests' tasks end. It
+// returns what it could not finish.
 func (s *server) drain(ctx context.Context, listeners []net.Listener, accepted <-chan struct{}) error {
 	cut := lifespan.Drain(ctx)
-	delay := time.NewTimer(s.in.cfg.drainDelay)
-	defer delay.Stop()
-	select {
-	case <-delay.C:
-	case <-cut.Done():
-	}
-	closeAll(listeners)
-	select {
-	case <-accepted:
-	case <-cut.Done():
-	}
+	return s.in.drainWork(cut, func() bool {
+		delay := time.NewTimer(s.in.cfg.drainDelay)
+		defer delay.Stop()
+		select {
+		case <-delay.C:
+		case <-cut.Done():
+		}
+		closeAll(listeners)
+		select {
+		case <-accepted:
+		case <-cut.Done():
+		}
+		return s.requestsEnd(cut)
+	}, s.cutShort)
+}
 
-	var requests, tasks error
-	if s.requestsEnd(cut) {
-		tasks = s.in.bg.Drain(cut)
-	} else {
+// drainWork ends tasks: those of the queue from now on, those in memory when
+// requests have ended.
+func (in *instance) drainWork(cut context.Context, requestsEnd func() bool, cutRequests func(error) error) error {
+	var queued, requests, tasks error
+	var beside sync.WaitGroup
+	beside.Go(func() { queued = in.drainEngine(cut) })
+	var spilling sync.WaitGroup
+	spilling.Go(func() { in.spill(cut) })
+	ended := requestsEnd()
+	spilling.Wait()
+	if !ended {
 		// Side by side: serve has but twice the grace, and must report in it.
 		// What a request adds meanwhile is refused, and it is told.
-		var cutting sync.WaitGroup
-		cutting.Go(func() { requests = s.cutShort(context.Cause(cut)) })
-		cutting.Go(func() { tasks = s.in.bg.Drain(cut) })
-		cutting.Wait()
+		beside.Go(func() { requests = cutRequests(context.Cause(cut)) })
+	} else {
+		in.spill(cut) // what requests have added since, if it still waits
 	}
-	s.in.checks.wait(s.in.cfg.grace / 2)
-	if err := errors.Join(requests, tasks); err != nil {
+	tasks = in.bg.Drain(cut)
+	beside.Wait()
+	in.engine.Store(nil)
+	tasks = in.rescue(tasks)
+	in.checks.wait(in.cfg.grace / 4)
+	if err := errors.Join(requests, tasks, queued); err != nil {
 		return &lifespan.Error{Phase: lifespan.Draining, Err: err}
 	}
 	return nil

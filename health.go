@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/wake-go/wake/durable"
 )
 
 // checkTimeout bounds a readiness check, so that a probe always gets an answer.
@@ -42,12 +44,16 @@ func Check(ctx context.Context, name string, run func(context.Context) error) {
 	if in == nil {
 		panic(fmt.Sprintf("wake: Check(%q) needs the context of a lifespan function", name))
 	}
-	in.checks.mu.Lock()
-	defer in.checks.mu.Unlock()
-	if in.checks.byName == nil {
-		in.checks.byName = map[string]*check{}
+	in.checks.add(name, run)
+}
+
+func (c *checks) add(name string, run func(context.Context) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byName == nil {
+		c.byName = map[string]*check{}
 	}
-	in.checks.byName[name] = &check{run: run}
+	c.byName[name] = &check{run: run}
 }
 
 // failing runs all checks side by side and returns the errors of those that fail.
@@ -122,8 +128,19 @@ func (c *check) result() error {
 	return c.err
 }
 
-// serveLive answers whether the process is alive: as long as it answers at all.
+// serveLive answers whether the process is alive: as long as it answers at all,
+// and the loop that claims queued tasks comes round. A store that is away is no
+// reason to restart the process.
 func (h *host) serveLive(w http.ResponseWriter, _ *http.Request) {
+	if in := h.live.Load(); in != nil {
+		if e := in.engine.Load(); e != nil {
+			if err := e.Healthy(); err != nil && !errors.Is(err, durable.ErrUnavailable) {
+				in.cfg.log().Error("not alive", "error", err)
+				writeHealth(w, http.StatusServiceUnavailable, health{Status: "failing", Failing: []string{"workers"}})
+				return
+			}
+		}
+	}
 	writeHealth(w, http.StatusOK, health{Status: "ok"})
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/felixge/httpsnoop"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 )
 
 // ErrDraining is the cause with which the contexts of streams end when the
@@ -28,15 +29,17 @@ var ErrDraining = errors.New("wake: the application is about to stop")
 // A host is the part of an application that knows no state type: routes, limits
 // and the instance that is running.
 type host struct {
-	cfg      config
-	api      huma.API
-	mux      *http.ServeMux
-	missed   *http.ServeMux // the same patterns without the catch-all, asked when it is hit
-	live     atomic.Pointer[instance]
-	kinds    map[string]boundTask
-	ids      map[string]int // of operations, to how many
-	json     jsonPool
-	catchAll bool // the mux has one of the user's own
+	cfg       config
+	api       huma.API
+	mux       *http.ServeMux
+	missed    *http.ServeMux // the same patterns without the catch-all, asked when it is hit
+	live      atomic.Pointer[instance]
+	queue     atomic.Pointer[durable.Queue] // the running application's
+	kinds     map[string]boundTask
+	schedules []durable.Schedule
+	ids       map[string]int // of operations, to how many
+	json      jsonPool
+	catchAll  bool // the mux has one of the user's own
 
 	sealed sync.Once
 	routes http.Handler // the mux in the application's middleware
@@ -51,6 +54,16 @@ type instance struct {
 	serving http.Handler // the outermost handler
 	routes  http.Handler // inside what Wake does for every request
 	checks  checks
+
+	queue   *durable.Queue // nil: none
+	engine  atomic.Pointer[durable.Engine]
+	refused atomic.Int64               // tasks that were added to the queue too late
+	lost    []background.AbandonedTask // of which nobody knows whether the queue has them
+
+	runQueue sync.Mutex // held while App.RunQueue has an engine
+
+	outer   *instance   // that this one is mounted in
+	mounted []*instance // in this one
 
 	// drain ends when the application begins to stop.
 	drain context.Context

@@ -12,6 +12,7 @@ import (
 	"github.com/lmittmann/tint"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 	"github.com/wake-go/wake/lifespan"
 )
 
@@ -28,7 +29,13 @@ func logFor(ctx context.Context) *slog.Logger {
 	if in := applicationOf(ctx); in != nil {
 		log = in.cfg.log()
 	}
-	return log.With("request", background.RequestID(ctx))
+	id := background.RequestID(ctx)
+	if id == "" {
+		if task, ok := durable.InfoFrom(ctx); ok {
+			id = task.Meta.RequestID
+		}
+	}
+	return log.With("request", id)
 }
 
 // onLifespanEvent logs an event and passes it on.
@@ -123,15 +130,21 @@ func logTask(log *slog.Logger, e background.Event) {
 			log.Error("task dropped: it will not run", "task", e.Name, "request", e.RequestID, "error", e.Err)
 		}
 	case background.TaskAbandoned:
-		attrs := []any{"task", e.Name, "request", e.RequestID, "age", e.Age.Round(time.Millisecond), "started", e.Started}
-		if e.Err != nil {
-			attrs = append(attrs, "error", e.Err)
+		if !rescuable(&e.AbandonedTask) { // see instance.rescue
+			logAbandonedTask(log, &e.AbandonedTask)
 		}
-		if e.Stack != "" {
-			attrs = append(attrs, "stack", e.Stack)
-		}
-		log.Error("task abandoned", attrs...)
 	}
+}
+
+func logAbandonedTask(log *slog.Logger, t *background.AbandonedTask, more ...any) {
+	attrs := append([]any{"task", t.Name, "request", t.RequestID, "age", t.Age.Round(time.Millisecond), "started", t.Started}, more...)
+	if t.Err != nil {
+		attrs = append(attrs, "error", t.Err)
+	}
+	if t.Stack != "" {
+		attrs = append(attrs, "stack", t.Stack)
+	}
+	log.Error("task abandoned", attrs...)
 }
 
 // newLogger makes the logger of a program run by Main: text with colours on a

@@ -139,6 +139,9 @@ func register[S, I, O any](to Routes[S], method, path string, handler Handler[S,
 			if err != nil {
 				return nil, op.fail(ctx, req, err)
 			}
+			if err := req.outbox.commit(ctx); err != nil {
+				return nil, op.fail(ctx, req, err)
+			}
 			if err := req.tasks.Commit(); err != nil {
 				return nil, op.fail(ctx, req, err)
 			}
@@ -210,7 +213,7 @@ func summaryOf(handler reflect.Value) string {
 func (o *operation) serve(op *huma.Operation, w http.ResponseWriter, r *http.Request, handler func(huma.Context)) {
 	in := instanceFrom(r.Context())
 	req := newRequest(op, in, w, r)
-	defer req.ended.Store(true)
+	defer req.end()
 	if o.foreign {
 		defer in.recoverPanic(w, r, &req.wrote)
 		handler(req)
@@ -265,6 +268,7 @@ func (o *operation) refuse(req *request) bool {
 // is shown.
 func (o *operation) fail(ctx context.Context, req *request, err error) error {
 	req.tasks.Discard()
+	req.outbox.seal()
 	if full, ok := req.tasks.Err().(*background.FullError); ok {
 		o.shedding.Store(&full.Lane)
 		err = full // what the operation made of its cancelled context does not matter

@@ -1,6 +1,7 @@
 package wake
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,11 +13,12 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 	"github.com/wake-go/wake/lifespan"
 )
 
 // An Option configures an application. [Main] lets flags and the environment
-// override the addresses and the drain deadline.
+// override the addresses, the drain deadline, the queue and the lease.
 type Option func(*config)
 
 type config struct {
@@ -43,6 +45,13 @@ type config struct {
 	servers       []func(*http.Server)
 	schemes       map[string]*huma.SecurityScheme
 	description   string
+
+	role      ProcessRole
+	openStore func(context.Context) (durable.Store, error) // nil: no queue
+	queue     durable.QueueConfig
+	engine    durable.EngineConfig
+
+	onQueueEvent []func(durable.Event)
 }
 
 func defaultConfig() config {
@@ -60,6 +69,7 @@ func defaultConfig() config {
 		bodyLimit:     1 << 20,
 		headerLimit:   64 << 10,
 		schemes:       map[string]*huma.SecurityScheme{},
+		role:          RoleServe,
 	}
 }
 

@@ -63,6 +63,7 @@ type shown struct{}
 const (
 	detailInternal = "The server could not answer this request. The error has been logged."
 	detailBusy     = "The server has too much work waiting. Try again."
+	detailUnkept   = "The server could not keep the work that this request asks for. Try again."
 	detailStopping = "The server is about to stop. Try again."
 	detailNotFound = "There is nothing at this path."
 )
@@ -76,7 +77,10 @@ const retryAfter = "1"
 func problem(err error) (model *huma.ErrorModel, header http.Header, logged bool) {
 	var own *Error
 	var status huma.StatusError
+	var commit *commitError
 	switch {
+	case errors.As(err, &commit):
+		return newProblem(http.StatusServiceUnavailable, detailUnkept), http.Header{"Retry-After": {retryAfter}}, true
 	case errors.As(err, &own):
 		code := own.Status
 		if code < 300 || code > 599 {

@@ -35,6 +35,7 @@ var programs = map[string]func(){
 	},
 	"wrong options": func() { wake.Main(stubbornShop(wake.IdleTimeout(-1))) },
 	"leaky shop":    func() { wake.Main(leakyShop()) },
+	"queue shop":    func() { wake.Main(queueShop()) },
 
 	"set-up fails":  lives(func(context.Context, func(*shop) error) error { return errSetUp }),
 	"set-up panics": lives(func(context.Context, func(*shop) error) error { panic("the set-up is broken") }),

@@ -148,21 +148,16 @@ func (r *Router[S]) Use(middleware ...func(http.Handler) http.Handler) {
 	r.middleware = append(r.middleware, middleware...)
 }
 
-// Tasks says which tasks this program can run. Names must be unique in an
-// application; a panic names the second use.
+// Tasks says which tasks this program can run: those that are added to its
+// queue, and those of a [Kind]. Names must be unique in an application; a panic
+// names the second use.
 func (r *Router[S]) Tasks(tasks ...Runnable[S]) {
 	r.add(func(m mount[S]) {
 		for _, t := range tasks {
 			if v := reflect.ValueOf(t); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 				panic("wake: Tasks was given a nil task; is its variable declared in this package?")
 			}
-			m.host.addKind(boundTask{t.info(), m.prefix, t, func(ctx context.Context, in *instance, arg any) error {
-				state := m.state(in)
-				if m.included {
-					ctx = context.WithValue(ctx, stateKey{}, &stateOf[S]{state})
-				}
-				return t.call(ctx, state, arg)
-			}})
+			m.host.addKind(bindTask(m, t))
 		}
 	})
 }

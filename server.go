@@ -47,6 +47,13 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	defer h.live.Store(nil)
 
+	if err := s.in.startEngine(ctx); err != nil {
+		closeAll(listeners)
+		if admin != nil {
+			admin.Close()
+		}
+		return err
+	}
 	s.http = s.newHTTPServer()
 	withTLS := s.http.TLSConfig != nil // net/http sets one for itself later
 	failed := make(chan error, len(listeners)+1)

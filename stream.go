@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/wake-go/wake/durable"
 )
 
 const (
@@ -31,6 +33,10 @@ type StreamCall[S any] struct {
 	// Tasks takes tasks to run when the stream has ended. They take their
 	// places in their lanes then, not while the stream is open.
 	Tasks *Tasks[S]
+
+	// Queue adds tasks at once: a stream answers before it ends. It is nil if
+	// the application has none.
+	Queue *durable.Queue
 
 	// Request is the request.
 	Request *http.Request
@@ -76,7 +82,7 @@ func Stream[S, I any](to Routes[S], path string, handler func(context.Context, *
 					s.req.tasks.Defer()
 					err := s.run(func(ctx context.Context) error {
 						call := newCall(m, s.req)
-						return handler(ctx, in, StreamCall[S]{call.State, call.Tasks, call.Request, s.send})
+						return handler(ctx, in, StreamCall[S]{call.State, call.Tasks, s.req.in.queue, call.Request, s.send})
 					})
 					op.endStream(hc, s, err)
 				}}, nil

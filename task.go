@@ -4,119 +4,245 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"slices"
-	"sync"
 	"time"
 
-	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 )
 
-// A TaskOption is an option of a task.
-type TaskOption func(*taskInfo)
+// A TaskOption is an option of a task. Options of package durable are usable
+// as they are.
+type TaskOption = durable.Option
 
-// Lane sets the lane a task runs in: "cpu" for work that computes, or one that
-// [Background] configures. Defaults to "default", for work that waits.
-func Lane(name string) TaskOption { return func(t *taskInfo) { t.lane = name } }
+// Lane sets the lane a task runs in, in memory and from the queue: "cpu" for
+// work that computes, or one that [Background] configures. Defaults to
+// "default", for work that waits.
+func Lane(name string) TaskOption { return durable.Lane(name) }
 
 // Timeout sets a task's time limit, after which its context is cancelled.
-// Defaults to 15 minutes, see [background.Config]; negative: none.
-func Timeout(d time.Duration) TaskOption { return func(t *taskInfo) { t.timeout = d } }
+// Negative is none. In memory it defaults to 15 minutes, see
+// [background.Config]; a task from the queue has none by default.
+func Timeout(d time.Duration) TaskOption { return durable.Timeout(d) }
 
-type taskInfo struct {
-	name    string
-	lane    string
-	timeout time.Duration
+// HardTimeout sets after which time an attempt from the queue is given up,
+// although its goroutine has not returned. Defaults to never.
+func HardTimeout(d time.Duration) TaskOption { return durable.HardTimeout(d) }
+
+// MaxAttempts sets how often a task from the queue may fail before it is dead.
+// Defaults to 15. A task in memory is tried once.
+func MaxAttempts(n int) TaskOption { return durable.MaxAttempts(n) }
+
+// Backoff sets how long a task from the queue waits after a failed attempt, the
+// first one being 1. Defaults to [durable.Exponential](time.Second, time.Hour).
+func Backoff(f func(attempt int, err error) time.Duration) TaskOption {
+	return durable.WithBackoff(f)
 }
 
-func newTaskInfo(name string, opts []TaskOption) taskInfo {
-	if name == "" {
-		panic("wake: a task needs a name: it is how logs and reports tell which one failed")
-	}
-	t := taskInfo{name: name}
-	for _, set := range opts {
-		set(&t)
-	}
-	return t
+// RetryIf sets which errors of a task from the queue are worth another attempt.
+// Defaults to all.
+func RetryIf(f func(error) bool) TaskOption { return durable.RetryIf(f) }
+
+// OnQueue sets the queue in which a task waits. Defaults to "default".
+func OnQueue(name string) TaskOption { return durable.OnQueue(name) }
+
+// Priority sets which tasks of a queue come first: those with the greater one,
+// between -1,000 and 1,000. Defaults to 0.
+func Priority(n int) TaskOption { return durable.WithPriority(n) }
+
+// Aliases are the names that a task had before: what was stored under them is
+// run as well.
+func Aliases(names ...string) TaskOption { return durable.Aliases(names...) }
+
+// Requeue lets a task in memory that the drain cuts short be run again from the
+// queue. It may then have run twice.
+func Requeue() TaskOption { return durable.Requeue() }
+
+// local marks a kind that was declared together with its function.
+func local(opts []TaskOption) []TaskOption {
+	return append(opts[:len(opts):len(opts)], func(p *durable.Policy) { p.Local = true })
+}
+
+// A taskInfo is what is known of a task whatever its argument and state.
+type taskInfo struct {
+	name       string
+	policy     durable.Policy
+	unstorable error                     // its argument's type cannot be queued
+	job        func(arg any) durable.Job // nil: a function that was not declared
 }
 
 func (t *taskInfo) info() *taskInfo { return t }
 
-// A Runnable is a task that an application with the state S can run: a [Task]
-// or a [Task0].
+func infoOf[A any](k *Kind[A]) taskInfo {
+	return taskInfo{
+		name: k.Name(), policy: k.Policy(), unstorable: k.Storable(),
+		job: func(arg any) durable.Job {
+			a, _ := arg.(A) // its type was checked by With; a nil interface is A's zero
+			return k.With(a)
+		},
+	}
+}
+
+// A Runnable is a task that an application with the state S can run: a [Task],
+// a [Task0] or a [ResultTask].
 type Runnable[S any] interface {
 	info() *taskInfo
 	call(ctx context.Context, state S, arg any) error
+
+	// handler makes what an engine runs. Around is given the task's function
+	// and calls it, with the state.
+	handler(around func(context.Context, func(context.Context, S) error) error) durable.Handler
 }
 
-// A Task is a function that runs after a response, with a name that stays when
-// the function is renamed.
+// A Task is a function that runs after a response or from the queue, with a
+// name that stays when the function is renamed.
 type Task[S, A any] struct {
 	taskInfo
-	run func(context.Context, S, A) error
+	kind *Kind[A]
+	run  func(context.Context, S, A) error
 }
 
-// Define declares a task with one argument. A nil function or an empty name
-// panics.
+// Define declares a task with one argument. A nil function, an empty name and
+// an option that breaks a rule panic.
 //
 // The argument of a task in memory is the value itself: what a pointer, slice
-// or map refers to is shared with the operation.
+// or map refers to is shared with the operation. The argument of a queued task
+// is encoded as JSON when it is added. A type that JSON cannot hold is fine for
+// memory; adding such a task to the queue fails.
 func Define[S, A any](name string, run func(context.Context, S, A) error, opts ...TaskOption) *Task[S, A] {
-	t := &Task[S, A]{newTaskInfo(name, opts), run}
-	if run == nil {
+	checkTask(name, run == nil)
+	return bind(Declare[A](name, local(opts)...), run)
+}
+
+func checkTask(name string, noFunction bool) {
+	switch {
+	case name == "":
+		panic("wake: a task needs a name: it is how logs and reports tell which one failed")
+	case noFunction:
 		panic(fmt.Sprintf("wake: task %q has no function to run", name))
 	}
-	return t
+}
+
+func bind[S, A any](kind *Kind[A], run func(context.Context, S, A) error) *Task[S, A] {
+	return &Task[S, A]{infoOf(kind), kind, run}
 }
 
 // With returns a job: the task with its argument.
-func (t *Task[S, A]) With(arg A) Job[S] { return Job[S]{t, arg} }
+func (t *Task[S, A]) With(arg A) Job[S] { return Job[S]{t.kind.With(arg), t} }
 
 // Name returns the task's name.
 func (t *Task[S, A]) Name() string { return t.name }
+
+// Kind returns what the task is without its function.
+func (t *Task[S, A]) Kind() *Kind[A] { return t.kind }
 
 func (t *Task[S, A]) call(ctx context.Context, state S, arg any) error {
 	a, _ := arg.(A) // its type was checked by With; a nil interface is A's zero
 	return t.run(ctx, state, a)
 }
 
+func (t *Task[S, A]) handler(around func(context.Context, func(context.Context, S) error) error) durable.Handler {
+	return t.kind.Run(func(ctx context.Context, arg A) error {
+		return around(ctx, func(ctx context.Context, state S) error { return t.run(ctx, state, arg) })
+	})
+}
+
 // A Task0 is a task without an argument.
 type Task0[S any] struct {
 	taskInfo
-	run func(context.Context, S) error
+	kind *Kind[struct{}]
+	run  func(context.Context, S) error
 }
 
-// Define0 declares a task without an argument. A nil function or an empty name
-// panics.
+// Define0 declares a task without an argument. It panics as [Define] does.
 func Define0[S any](name string, run func(context.Context, S) error, opts ...TaskOption) *Task0[S] {
-	t := &Task0[S]{newTaskInfo(name, opts), run}
-	if run == nil {
-		panic(fmt.Sprintf("wake: task %q has no function to run", name))
-	}
-	return t
+	checkTask(name, run == nil)
+	kind := Declare[struct{}](name, local(opts)...)
+	return &Task0[S]{infoOf(kind), kind, run}
 }
 
 // With returns a job.
-func (t *Task0[S]) With() Job[S] { return Job[S]{t, nil} }
+func (t *Task0[S]) With() Job[S] { return Job[S]{t.kind.With(struct{}{}), t} }
 
 // Name returns the task's name.
 func (t *Task0[S]) Name() string { return t.name }
 
 func (t *Task0[S]) call(ctx context.Context, state S, _ any) error { return t.run(ctx, state) }
 
+func (t *Task0[S]) handler(around func(context.Context, func(context.Context, S) error) error) durable.Handler {
+	return t.kind.Run(func(ctx context.Context, _ struct{}) error { return around(ctx, t.run) })
+}
+
+// A ResultTask is a task whose result is stored, when it runs from the queue,
+// and can be waited for. In memory its result is dropped.
+type ResultTask[S, A, R any] struct {
+	taskInfo
+	kind *durable.ResultKind[A, R]
+	run  func(context.Context, S, A) (R, error)
+}
+
+// DefineResult declares a task with a result. It panics as [Define] does, and
+// for an argument or a result whose type JSON cannot hold.
+func DefineResult[S, A, R any](name string, run func(context.Context, S, A) (R, error), opts ...TaskOption) *ResultTask[S, A, R] {
+	checkTask(name, run == nil)
+	return BindResult(durable.DeclareResult[A, R](name, local(opts)...), run)
+}
+
+// BindResult is [Bind] for a kind with a result.
+func BindResult[S, A, R any](kind *durable.ResultKind[A, R], run func(context.Context, S, A) (R, error)) *ResultTask[S, A, R] {
+	if kind == nil || run == nil {
+		panic("wake: BindResult needs a kind, made with durable.DeclareResult, and the function that runs it")
+	}
+	return &ResultTask[S, A, R]{infoOf(&kind.Kind), kind, run}
+}
+
+// With returns a job: the task with its argument.
+func (t *ResultTask[S, A, R]) With(arg A) Job[S] { return Job[S]{t.kind.With(arg), t} }
+
+// Name returns the task's name.
+func (t *ResultTask[S, A, R]) Name() string { return t.name }
+
+// Kind returns what the task is without its function.
+func (t *ResultTask[S, A, R]) Kind() *Kind[A] { return &t.kind.Kind }
+
+// Wait waits until a queued task of this kind has finished, wherever it runs,
+// and returns its result. W is a queue, or [Call].Queue. A task that is dead or
+// cancelled is a [*durable.FailedError], one that this very operation has added
+// an error that matches [durable.ErrNotCommitted]. Give ctx a deadline: the
+// task may be far behind others.
+func (t *ResultTask[S, A, R]) Wait(ctx context.Context, w durable.Waiter, id durable.ID) (R, error) {
+	return t.kind.Wait(ctx, w, id)
+}
+
+func (t *ResultTask[S, A, R]) call(ctx context.Context, state S, arg any) error {
+	a, _ := arg.(A)
+	_, err := t.run(ctx, state, a)
+	return err
+}
+
+func (t *ResultTask[S, A, R]) handler(around func(context.Context, func(context.Context, S) error) error) durable.Handler {
+	return t.kind.Run(func(ctx context.Context, arg A) (result R, err error) {
+		err = around(ctx, func(ctx context.Context, state S) (err error) {
+			result, err = t.run(ctx, state, arg)
+			return err
+		})
+		return result, err
+	})
+}
+
 // A Kind is the name and argument of a task whose function is given apart, by
 // [Bind]: for tasks that add themselves or each other, which Go refuses as an
 // initialization cycle when they are declared with [Define], and for packages
-// that add a task without importing what runs it.
-type Kind[A any] struct{ taskInfo }
+// that add a task without importing what runs it, in this program or another.
+type Kind[A any] = durable.Kind[A]
 
-// Declare declares a kind of task. An empty name panics.
+// Declare declares a kind of task. An empty name and an option that breaks a
+// rule panic. A type that JSON cannot hold is fine for tasks in memory.
 func Declare[A any](name string, opts ...TaskOption) *Kind[A] {
-	return &Kind[A]{newTaskInfo(name, opts)}
+	if name == "" {
+		panic("wake: a task needs a name: it is how logs and reports tell which one failed")
+	}
+	kind, _ := durable.TryDeclare[A](name, opts...) // the kind keeps the error
+	return kind
 }
-
-// Name returns the kind's name.
-func (k *Kind[A]) Name() string { return k.name }
 
 // Bind makes a task of a kind and its function. Give it to [Router.Tasks]. A
 // nil kind or function panics.
@@ -125,16 +251,18 @@ func Bind[S, A any](kind *Kind[A], run func(context.Context, S, A) error) *Task[
 		panic("wake: Bind was given a nil kind; make it with Declare")
 	}
 	if run == nil {
-		panic(fmt.Sprintf("wake: task %q is bound to no function", kind.name))
+		panic(fmt.Sprintf("wake: task %q is bound to no function", kind.Name()))
 	}
-	return &Task[S, A]{kind.taskInfo, run}
+	return bind(kind, run)
 }
 
-// JobOf returns a job of a kind. The task bound to it is found when the job
-// runs: if it was not given to [Router.Tasks], adding the job fails the
-// operation with an error that names what is missing.
+// JobOf returns a job of a kind for [Call].Tasks; the queue takes kind.With(arg)
+// as it is. The task bound to it is found when the job runs: if it was not
+// given to [Router.Tasks], adding the job fails the operation with an error
+// that names what is missing.
 func JobOf[S, A any](kind *Kind[A], arg A) Job[S] {
-	return Job[S]{declared[S]{&kind.taskInfo}, arg}
+	info := infoOf(kind)
+	return Job[S]{kind.With(arg), declared[S]{&info}}
 }
 
 // declared is a task of which only the kind is known.
@@ -154,6 +282,11 @@ func (d declared[S]) call(ctx context.Context, state S, arg any) error {
 	return bound.run(ctx, in, arg)
 }
 
+// handler is never asked for: Tasks takes no declared task.
+func (d declared[S]) handler(func(context.Context, func(context.Context, S) error) error) durable.Handler {
+	return durable.Handler{Kind: d.name}
+}
+
 // A function is a task that was not declared.
 type function[S any] struct {
 	taskInfo
@@ -162,210 +295,40 @@ type function[S any] struct {
 
 func (f *function[S]) call(ctx context.Context, _ S, _ any) error { return f.run(ctx) }
 
+// handler is never asked for: Tasks takes no function.
+func (f *function[S]) handler(func(context.Context, func(context.Context, S) error) error) durable.Handler {
+	return durable.Handler{Kind: f.name}
+}
+
 // Project makes a task of another package, whose state is T, one of an
 // application whose state is S.
 func Project[S, T, A any](task *Task[T, A], state func(S) T) *Task[S, A] {
 	if task == nil || state == nil {
 		panic("wake: Project needs a task and a function that makes its state from the application's")
 	}
-	return &Task[S, A]{task.taskInfo, func(ctx context.Context, s S, arg A) error {
+	return bind(task.kind, func(ctx context.Context, s S, arg A) error {
 		t := state(s)
 		return task.run(context.WithValue(ctx, stateKey{}, &stateOf[T]{t}), t, arg)
-	}}
+	})
 }
 
-// A Job is a task with its argument, to be added to [Call].Tasks.
+// A Job is a task with its argument, to be added to [Call].Tasks or to
+// [Call].Queue. Its options (In, At, Key, Priority and so on, see
+// [durable.Job]) are for the queue: what they return is a durable.Job, which
+// Tasks does not take.
 type Job[S any] struct {
+	durable.Job
 	task Runnable[S]
-	arg  any
 }
 
 // Name returns the task's name.
 func (j Job[S]) Name() string { return j.task.info().name }
 
-// Arg returns the task's argument; nil if it has none.
-func (j Job[S]) Arg() any { return j.arg }
-
 // Run runs the task here and now.
-func (j Job[S]) Run(ctx context.Context, state S) error { return j.task.call(ctx, state, j.arg) }
+func (j Job[S]) Run(ctx context.Context, state S) error { return j.task.call(ctx, state, j.Arg()) }
 
 const emptyJob = "wake: an empty Job was added; make one with the task's With"
 
 // errNotBound is the error of an operation that adds a job of a kind that
 // nothing is bound to.
 var errNotBound = errors.New("no task is bound to this kind: give wake.Bind(kind, function) to app.Tasks")
-
-// Tasks takes an operation's tasks. They run one after another in the order
-// they were added, once the response has been sent, and only if the operation
-// returns no error. It may be used by several goroutines.
-//
-// In a running task, see [From], what is added runs after the tasks of the
-// request that are already there.
-type Tasks[S any] struct {
-	list     *background.Tasks
-	state    S
-	included bool // the state has to be passed on for From
-	in       *instance
-	req      *request // nil outside of operations
-	detached *detached[S]
-}
-
-// Add adds jobs to run after the response.
-//
-// If their lane is full, the operation's context is cancelled with a cause
-// that matches [background.ErrFull], whatever the operation returns is given
-// up, and the client is answered 503 with Retry-After. After the request has
-// ended, Add logs an error and counts the job as refused.
-//
-// So add before you commit what cannot be taken back: where a row is written
-// first and the lane turns out to be full, the client is told to try again and
-// the row is there.
-func (t *Tasks[S]) Add(jobs ...Job[S]) {
-	var buf [1]background.Task
-	if !t.detach(jobs) {
-		t.list.AddTask(t.tasks(buf[:0], jobs)...)
-	}
-}
-
-// TryAdd is Add that tells: it adds all jobs or none, and returns an error that
-// matches [background.ErrFull], [background.ErrSealed] or
-// [background.ErrClosed], or one that says which kind is not bound.
-func (t *Tasks[S]) TryAdd(jobs ...Job[S]) error {
-	var buf [1]background.Task
-	if t.detach(jobs) {
-		return nil
-	}
-	for _, job := range jobs {
-		if err := t.notBound(job); err != nil {
-			return err
-		}
-	}
-	return t.list.TryAdd(t.tasks(buf[:0], jobs)...)
-}
-
-// Group adds jobs that run beside each other; what is added later waits for
-// all of them.
-func (t *Tasks[S]) Group(jobs ...Job[S]) {
-	if !t.detach(jobs) {
-		t.list.Group(t.tasks(nil, jobs)...)
-	}
-}
-
-// Always adds jobs that also run when the operation returns an error: an audit
-// record, a compensation.
-func (t *Tasks[S]) Always(jobs ...Job[S]) {
-	if !t.detach(jobs) {
-		t.list.Always(t.tasks(nil, jobs)...)
-	}
-}
-
-// Func adds a function that is not worth declaring a task for.
-func (t *Tasks[S]) Func(name string, run func(context.Context) error) {
-	if run == nil {
-		panic(fmt.Sprintf("wake: task %q has no function to run", name))
-	}
-	t.Add(Job[S]{&function[S]{newTaskInfo(name, nil), run}, nil})
-}
-
-// tasks makes tasks of jobs. It appends to buf, which a caller has on its stack.
-func (t *Tasks[S]) tasks(buf []background.Task, jobs []Job[S]) []background.Task {
-	for _, job := range jobs {
-		if job.task == nil {
-			panic(emptyJob)
-		}
-		info := job.task.info()
-		task := background.Task{Name: info.name, Lane: info.lane, Timeout: info.timeout, Run: t.run(job)}
-		if err := t.notBound(job); err != nil && t.req != nil {
-			t.req.fail(err)
-		}
-		buf = append(buf, task)
-	}
-	return buf
-}
-
-// notBound is the error of a job whose kind is bound to no task.
-func (t *Tasks[S]) notBound(job Job[S]) error {
-	if d, ok := job.task.(declared[S]); ok && !t.in.host.knows(d.name) {
-		return fmt.Errorf("task %q: %w", d.name, errNotBound)
-	}
-	return nil
-}
-
-func (t *Tasks[S]) run(job Job[S]) func(context.Context) error {
-	state := t.state
-	if !t.included {
-		return func(ctx context.Context) error { return job.Run(ctx, state) }
-	}
-	return func(ctx context.Context) error {
-		return job.Run(context.WithValue(ctx, stateKey{}, &stateOf[S]{state}), state)
-	}
-}
-
-// Detached returns a call that belongs to no request and keeps the jobs that
-// are added to it instead of running them, and a function that returns them.
-// It is for trying a handler in a test; waketest.Call wraps it.
-func Detached[S any](state S, r *http.Request) (Call[S], func() []Job[S]) {
-	d := &detached[S]{}
-	return Call[S]{State: state, Tasks: &Tasks[S]{state: state, detached: d}, Request: r, Response: &Response{}}, d.all
-}
-
-type detached[S any] struct {
-	mu   sync.Mutex
-	jobs []Job[S]
-}
-
-func (d *detached[S]) all() []Job[S] {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.jobs)
-}
-
-// detach keeps the jobs if t belongs to no request.
-func (t *Tasks[S]) detach(jobs []Job[S]) bool {
-	if t == nil || t.list == nil && t.detached == nil {
-		panic("wake: this Call has no task list; it was not given to an operation by Wake. In tests, make one with waketest.Call")
-	}
-	if t.detached == nil {
-		return false
-	}
-	for _, job := range jobs {
-		if job.task == nil {
-			panic(emptyJob)
-		}
-	}
-	t.detached.mu.Lock()
-	defer t.detached.mu.Unlock()
-	t.detached.jobs = append(t.detached.jobs, jobs...)
-	return true
-}
-
-// A boundTask is a task that an application can run, by its name.
-type boundTask struct {
-	*taskInfo
-	prefix string // of the router that it was given to
-	task   any    // a Runnable of some state
-	run    func(ctx context.Context, in *instance, arg any) error
-}
-
-func (h *host) knows(name string) bool {
-	_, ok := h.kinds[name]
-	return ok
-}
-
-// addKind registers a task under its name.
-func (h *host) addKind(t boundTask) {
-	if known, ok := h.kinds[t.name]; ok {
-		if known.taskInfo == t.taskInfo && known.prefix != t.prefix {
-			return // the same task of a router that is included again
-		}
-		panic(fmt.Sprintf("wake: two tasks are called %q; give one of them another name", t.name))
-	}
-	lanes := []string{"", background.DefaultLane, background.CPULane}
-	for name := range h.cfg.background.Lanes {
-		lanes = append(lanes, name)
-	}
-	if !slices.Contains(lanes, t.lane) {
-		panic(fmt.Sprintf("wake: task %q asks for lane %q; add it to background.Config.Lanes", t.name, t.lane))
-	}
-	h.kinds[t.name] = t
-}

@@ -54,13 +54,15 @@ type taskContext struct {
 	run    run
 	tasks  Tasks
 
+	handoff any
+
 	// Both are guarded by the list's lock.
 	returned bool
 	refused  error // of a task it added with Add
 }
 
 func (l *list) taskContext(t *entry, now time.Time) *taskContext {
-	ctx := &taskContext{list: l, name: t.name, lane: t.lane}
+	ctx := &taskContext{list: l, name: t.name, lane: t.lane, handoff: t.handoff}
 	ctx.run = run{of: ctx, accepted: l.accepted}
 	ctx.base, ctx.values = l.runner.base, context.WithoutCancel(t.values)
 	ctx.tasks = Tasks{task: ctx, values: t.values}

@@ -118,13 +118,20 @@ func (r *Runner) abandonRunning() {
 				continue
 			}
 			t := AbandonedTask{Info: c.of.info(), Age: r.since(c.accepted), Started: true, Stack: stacks[w.id]}
-			if c.offloaded {
-				r.record(t)
-			} else {
+			switch of := c.of.(type) {
+			case *taskContext:
+				t.Handoff, t.Values = of.handoff, of.tasks.values
 				r.abandon(t)
-			}
+			case *offload:
+				r.record(t)
+			} // a loan is its owner's to report
 		}
 	}
+}
+
+// abandoned says of a task that it has not started.
+func (l *list) abandoned(t *entry) AbandonedTask {
+	return AbandonedTask{Info: l.info(t), Age: l.runner.since(l.accepted), Handoff: t.handoff, Values: t.values}
 }
 
 // abandonWaiting reports the tasks of a list that have not started.
@@ -133,7 +140,7 @@ func (l *list) abandonWaiting() {
 	left := l.take()
 	l.mu.Unlock()
 	for _, t := range flat(left) {
-		l.runner.abandon(AbandonedTask{Info: l.info(&t), Age: l.runner.since(l.accepted)})
+		l.runner.abandon(l.abandoned(&t))
 	}
 }
 
@@ -143,7 +150,7 @@ func (l *list) giveUp() { l.advance() }
 func (m *member) giveUp() {
 	l := m.list
 	m.task.lane.giveBack()
-	l.runner.abandon(AbandonedTask{Info: l.info(m.task), Age: l.runner.since(l.accepted)})
+	l.runner.abandon(l.abandoned(m.task))
 	m.end()
 }
 

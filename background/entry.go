@@ -13,6 +13,7 @@ type entry struct {
 	values  context.Context
 	lane    *lane
 	timeout time.Duration
+	handoff any
 	group   *[]entry
 	always  bool
 }
@@ -27,7 +28,7 @@ func (r *Runner) entries(buf []entry, values context.Context, tasks []Task) []en
 		if t.Run == nil {
 			panic(fmt.Sprintf("background: task %q has no function to run", t.Name))
 		}
-		e := entry{name: t.Name, run: t.Run, values: values, timeout: t.Timeout}
+		e := entry{name: t.Name, run: t.Run, values: values, timeout: t.Timeout, handoff: t.Handoff}
 		if r != nil {
 			e.lane = r.lane(t.Name, t.Lane)
 			if t.Timeout == 0 {

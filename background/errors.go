@@ -1,6 +1,7 @@
 package background
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -79,6 +80,14 @@ type AbandonedTask struct {
 
 	// Stack is the goroutine's stack of a task that has not returned.
 	Stack string
+
+	// Handoff is the task's, for its owner to run it elsewhere. One that has
+	// started may have done its work, or a part.
+	Handoff any
+
+	// Values is the context that the task was added with; nil for what is no
+	// task.
+	Values context.Context
 }
 
 func (t AbandonedTask) String() string {

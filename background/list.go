@@ -17,6 +17,9 @@ type list struct {
 	mu         sync.Mutex
 	ended      bool
 	identified bool  // belongs to a request, and so has an id
+	tied       bool  // to an outer request, which may yet fail
+	parked     bool  // at its end, but pinned
+	pins       int32 // see Runner.Withdraw
 	members    int32 // of the running group, not yet ended
 	at         int   // the entry that is next
 	entries    []entry
@@ -161,6 +164,7 @@ func (l *list) end() (nested []*list) {
 // release starts the tasks: the response has been sent.
 func (l *list) release() {
 	l.mu.Lock()
+	l.tied = false
 	nested := l.rare.takeNested()
 	l.mu.Unlock()
 	for _, n := range nested {
@@ -173,8 +177,12 @@ func (l *list) release() {
 func (l *list) advance() {
 	l.mu.Lock()
 	if l.at == len(l.entries) {
+		l.parked = l.pins > 0
+		parked := l.parked
 		l.mu.Unlock()
-		l.end()
+		if !parked {
+			l.end()
+		}
 		return
 	}
 	t := l.entries[l.at]

@@ -109,7 +109,7 @@ func newRunnerUnchecked(t *testing.T, cfg background.Config) *background.Runner 
 func checkSettled(t *testing.T, r *background.Runner) {
 	t.Helper()
 	s := r.Stats()
-	if s.Added != s.Finished+s.Failed+s.Dropped+s.Abandoned {
+	if s.Added != s.Finished+s.Failed+s.Dropped+s.Withdrawn+s.Abandoned {
 		t.Errorf("tasks got lost or counted twice: %+v", s)
 	}
 	for _, l := range s.Lanes {

@@ -98,7 +98,7 @@ func (o *offload) runIn(w *worker) {
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(o.ctx, laneKey{}, o.lane))
 	stop := context.AfterFunc(r.base, func() { cancel(context.Cause(r.base)) })
-	w.begin(&run{of: o, accepted: o.accepted, offloaded: true})
+	w.begin(&run{of: o, accepted: o.accepted})
 	err := ErrGoexit
 	defer func() {
 		stop()

@@ -146,10 +146,11 @@ type Runner struct {
 	mu        sync.Mutex
 	ring      list // the head of the ring of accepted lists
 	offloads  map[*offload]struct{}
+	loans     int
 	empty     chan struct{} // made by a drain, closed when there is no work left
 	abandoned []AbandonedTask
 
-	added, finishedOK, failed, refused, dropped, lost atomic.Uint64
+	added, finishedOK, failed, refused, dropped, lost, withdrawn atomic.Uint64
 }
 
 // New makes a runner, or returns an error that names the configuration's
@@ -185,9 +186,12 @@ func (r *Runner) lane(task, name string) *lane {
 // Add runs a task outside of any request: it starts as soon as its lane has
 // room. Values of ctx are passed on, its cancellation is not. It returns an
 // error that matches [ErrFull] or [ErrClosed].
-func (r *Runner) Add(ctx context.Context, t Task) error {
+func (r *Runner) Add(ctx context.Context, t Task) error { return r.AddAll(ctx, t) }
+
+// AddAll adds several tasks, all or none, that run one after another.
+func (r *Runner) AddAll(ctx context.Context, tasks ...Task) error {
 	var buf [1]entry
-	entries := r.entries(buf[:0], ctx, []Task{t})
+	entries := r.entries(buf[:0], ctx, tasks)
 	if r.closed.Load() {
 		return ErrClosed
 	}
@@ -201,7 +205,7 @@ func (r *Runner) Add(ctx context.Context, t Task) error {
 		giveBack(entries)
 		return err
 	}
-	r.added.Add(1)
+	r.added.Add(uint64(len(entries)))
 	l.release()
 	return nil
 }
@@ -252,7 +256,7 @@ func (r *Runner) removeOffload(o *offload) {
 // settle closes the runner when a drain waits and there is no work left. It is
 // called with mu held.
 func (r *Runner) settle() {
-	if r.empty != nil && !r.closed.Load() && r.ring.next == &r.ring && len(r.offloads) == 0 {
+	if r.empty != nil && !r.closed.Load() && r.ring.next == &r.ring && len(r.offloads) == 0 && r.loans == 0 {
 		r.closed.Store(true)
 		close(r.empty)
 	}
@@ -331,14 +335,15 @@ func (r *Runner) record(t AbandonedTask) {
 }
 
 // Stats are a runner's counters since it was made, and its lanes as they are.
-// Each task added is, in the end, in exactly one of Finished, Failed, Dropped
-// and Abandoned.
+// Each task added is, in the end, in exactly one of Finished, Failed, Dropped,
+// Withdrawn and Abandoned.
 type Stats struct {
 	Added     uint64      `json:"added"`     // accepted by a list or by Runner.Add
 	Finished  uint64      `json:"finished"`  // ran without an error
 	Failed    uint64      `json:"failed"`    // ran with an error or a panic
 	Dropped   uint64      `json:"dropped"`   // given up because their operation failed
 	Abandoned uint64      `json:"abandoned"` // not finished by a drain
+	Withdrawn uint64      `json:"withdrawn"` // taken back to run elsewhere
 	Refused   uint64      `json:"refused"`   // not accepted, with an event: see TaskRefused
 	Lanes     []LaneStats `json:"lanes"`
 }
@@ -356,7 +361,7 @@ type LaneStats struct {
 func (r *Runner) Stats() Stats {
 	s := Stats{
 		Added: r.added.Load(), Finished: r.finishedOK.Load(), Failed: r.failed.Load(),
-		Dropped: r.dropped.Load(), Abandoned: r.lost.Load(), Refused: r.refused.Load(),
+		Dropped: r.dropped.Load(), Abandoned: r.lost.Load(), Withdrawn: r.withdrawn.Load(), Refused: r.refused.Load(),
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.lanes)) {
 		l := r.lanes[name]

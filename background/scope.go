@@ -194,6 +194,7 @@ func (s *scope) end(w http.ResponseWriter, req *http.Request, outer *scope, fail
 	if l == nil {
 		return
 	}
+	l.tied = outer != nil
 	if err := s.runner.accept(l); err != nil {
 		l.drop(err)
 		return

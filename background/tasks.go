@@ -22,6 +22,11 @@ type Task struct {
 	// Timeout is the task's time limit, after which its context is cancelled
 	// with cause [ErrTimeout]. Defaults to Config.Timeout; negative: none.
 	Timeout time.Duration
+
+	// Handoff is what its owner needs to run the task elsewhere: what
+	// [Runner.Withdraw] gives back, and an [AbandonedTask] has. The runner does
+	// not look at it. Defaults to nil: the task runs here or nowhere.
+	Handoff any
 }
 
 // Tasks is the list of one request's tasks. They run one after another in the
@@ -81,6 +86,15 @@ func (t *Tasks) Always(tasks ...Task) {
 func (t *Tasks) TryAdd(tasks ...Task) error {
 	var buf [1]entry
 	return t.try(t.entries(buf[:0], tasks))
+}
+
+// TryGroup is Group that tells, as TryAdd does.
+func (t *Tasks) TryGroup(tasks ...Task) error {
+	if len(tasks) == 0 {
+		return nil
+	}
+	group := t.entries(nil, tasks)
+	return t.try([]entry{{group: &group}})
 }
 
 func (t *Tasks) entries(buf []entry, tasks []Task) []entry {
@@ -168,6 +182,36 @@ func (t *Tasks) OnEnd(f func()) {
 	if ended {
 		f()
 	}
+}
+
+// Refuse does what a full lane does: it cancels the context of the request, or
+// of the running task, with err as its cause, and the request's tasks are
+// dropped, or the task fails. For what belongs to an operation as its tasks do.
+// Once the request or the task has ended it does nothing.
+func (t *Tasks) Refuse(err error) {
+	switch {
+	case t.scope != nil:
+		t.scope.refuse(err)
+	case t.task != nil:
+		t.task.refuse(err)
+	}
+}
+
+// None reports whether t is no list: that of a context that belongs neither to
+// a request nor to a task.
+func (t *Tasks) None() bool { return t.runner() == nil }
+
+// Sealed reports whether the outermost handler has returned, or the task: what
+// is added is refused.
+func (t *Tasks) Sealed() bool {
+	sealed := t.scope == nil
+	t.change(func(s *scope) { sealed = s.sealed })
+	if t.task != nil {
+		t.task.list.mu.Lock()
+		defer t.task.list.mu.Unlock()
+		return t.task.returned
+	}
+	return sealed
 }
 
 // Err returns the error of a task that was refused, in the handler or in the

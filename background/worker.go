@@ -19,10 +19,9 @@ type worker struct {
 
 // A run is one task being run, for reports.
 type run struct {
-	of        interface{ info() Info }
-	accepted  time.Duration
-	offloaded bool
-	reported  atomic.Bool // its end, or that it has none in sight
+	of       interface{ info() Info }
+	accepted time.Duration
+	reported atomic.Bool // its end, or that it has none in sight
 }
 
 func (w *worker) work() {
@@ -66,7 +65,7 @@ func (w *worker) run(l *list, t *entry, done func(goexit bool)) {
 	r := l.runner
 	if r.cut.Load() {
 		t.lane.giveBack()
-		r.abandon(AbandonedTask{Info: l.info(t), Age: r.since(l.accepted)})
+		r.abandon(l.abandoned(t))
 		done(false)
 		return
 	}
@@ -85,7 +84,9 @@ func (w *worker) run(l *list, t *entry, done func(goexit bool)) {
 		switch toReport := w.end(); {
 		case !toReport:
 		case err != nil && r.cut.Load():
-			r.abandon(AbandonedTask{Info: l.info(t), Age: r.since(l.accepted), Started: true, Err: err})
+			lost := l.abandoned(t)
+			lost.Started, lost.Err = true, err
+			r.abandon(lost)
 		default:
 			r.finished(l, t, err, started, took)
 		}

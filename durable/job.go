@@ -31,6 +31,17 @@ func (j Job) Kind() string {
 	return j.kind.name
 }
 
+// Policy returns how tasks of the job's kind are run.
+func (j Job) Policy() Policy {
+	if j.kind == nil {
+		return Policy{}
+	}
+	return j.kind.policy
+}
+
+// AsJob returns the job that q is, or embeds.
+func AsJob(q Queueable) Job { return q.durableJob() }
+
 // Arg returns the job's argument as it was given.
 func (j Job) Arg() any { return j.arg }
 

@@ -50,6 +50,9 @@ func (k *Kind[A]) Name() string { return k.name }
 // Policy returns how tasks of the kind are run.
 func (k *Kind[A]) Policy() Policy { return k.policy }
 
+// Storable returns why tasks of the kind cannot be stored; nil if they can.
+func (k *Kind[A]) Storable() error { return k.unstorable }
+
 // With makes a job. The argument is encoded when the job is added.
 func (k *Kind[A]) With(arg A) Job { return newJob(&k.kind, arg, encodeJSON) }
 

@@ -50,6 +50,11 @@ type Policy struct {
 	// the queue: it may run twice then. A matter for package wake.
 	Requeue bool
 
+	// Local says that a program that adds such a task must be able to run it:
+	// its kind was declared together with its function. A matter for package
+	// wake.
+	Local bool
+
 	// Aliases are names that the kind had before, and still answers to.
 	Aliases []string
 }

@@ -99,8 +99,23 @@ const MaxCrashes = 3
 
 // Advance makes a move: it is the one place that knows which moves there are
 // and what they change. Now is the store's time; delay is how long a failed or
-// snoozed task waits. A move that its state does not have is an error that
-// matches [ErrState].
+// snoozed task waits, and with none it is ready at once. These are the moves:
+//
+//	promote  scheduled               → ready
+//	claim    ready                   → running                attempt + 1, fence + 1
+//	succeed  running                 → succeeded
+//	fail     running                 → scheduled, ready
+//	exhaust  running                 → dead
+//	snooze   running                 → scheduled, ready       attempt - 1
+//	release  running                 → ready                  attempt - 1
+//	crash    running                 → ready, dead            attempt - 1, crashes + 1
+//	cancel   any that is unfinished  → cancelled
+//	retry    scheduled               → ready
+//	retry    dead, cancelled         → ready                  attempt = crashes = 0
+//
+// Every other move is an error that matches [ErrState], with the status as it
+// was. RunAt becomes now plus the delay with fail and snooze, and now with
+// retry. The fence only ever grows.
 func Advance(s Status, m Move, now time.Time, delay time.Duration) (Status, error) {
 	wait := func() {
 		s.State, s.RunAt = Ready, now
@@ -132,7 +147,7 @@ func Advance(s Status, m Move, now time.Time, delay time.Duration) (Status, erro
 		if s.Crashes >= MaxCrashes {
 			s.State = Dead
 		}
-	case m == MoveCancel && !from.Finished():
+	case m == MoveCancel && from >= Ready && !from.Finished():
 		s.State = Cancelled
 	case m == MoveRetry && (from == Dead || from == Cancelled || from == Scheduled):
 		s.State, s.RunAt = Ready, now

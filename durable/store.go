@@ -82,7 +82,9 @@ type Store interface {
 
 	// Cancel makes MoveCancel: at once for a task that does not run, otherwise
 	// its worker hears of it by Watch or Beat. It returns the state the task
-	// has then; a finished one keeps its own.
+	// has then; a finished one keeps its own. A running task that is to be
+	// cancelled does not run again: what would make it ready or scheduled, a
+	// crash for one, makes it cancelled.
 	Cancel(ctx context.Context, id ID) (State, error)
 
 	// Retry makes MoveRetry. A task whose key another unfinished one holds is
@@ -192,7 +194,8 @@ const (
 	SignalFinished                     // tasks may have finished, or progressed
 )
 
-// A Batch is the work of one transaction.
+// A Batch is the work of one transaction. Its slices are the caller's again
+// when Commit has returned; what they point to is not changed.
 type Batch struct {
 	Boot     Boot
 	Funcs    []*Func

@@ -39,7 +39,7 @@ type Meta struct {
 	TraceParent string `json:"traceparent,omitempty"` // of the span that added it, in W3C form
 	Owner       string `json:"owner,omitempty"`       // who may see it, see Job.Owner
 	Schedule    string `json:"schedule,omitempty"`    // that added it
-	Tick        int64  `json:"tick,omitempty"`        // of that schedule, in Unix seconds
+	Tick        int64  `json:"tick,omitempty"`        // of that schedule, in Unix seconds; 0 if somebody ran it by hand
 }
 
 // A ProgressReport is how far a task has come.

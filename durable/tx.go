@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -129,7 +130,11 @@ func (tx *SQLTx) PrepareContext(ctx context.Context, query string) (*sql.Stmt, e
 // Add adds a task to the transaction and returns its id. A task that cannot be
 // added, whose argument cannot be encoded for one, fails the transaction.
 func (tx *SQLTx) Add(job Queueable) ID {
-	in, err := job.durableJob().insert()
+	encode := tx.fn.encode
+	if encode == nil {
+		encode = func(job Queueable) (Insert, error) { return job.durableJob().insert() }
+	}
+	in, err := encode(job)
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	switch {
@@ -143,4 +148,21 @@ func (tx *SQLTx) Add(job Queueable) ID {
 		tx.fn.Err = fmt.Errorf("add a task in a transaction: %w", err)
 	}
 	return ID{}
+}
+
+// addInserts adds tasks that have been encoded.
+func (tx *SQLTx) addInserts(in []Insert) error {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.ended == nil {
+		tx.fn.Inserts = append(tx.fn.Inserts, in...)
+	}
+	return tx.ended
+}
+
+// has reports whether a task has been added in the transaction.
+func (tx *SQLTx) has(id ID) bool {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	return slices.ContainsFunc(tx.fn.Inserts, func(in Insert) bool { return in.ID == id })
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 )
 
 // idHeader connects a request with its tasks. The application does not see it.
@@ -28,6 +29,8 @@ type Client struct {
 	http     *http.Client
 	patience time.Duration
 	stop     func() error
+	queue    func() *durable.Queue
+	runQueue func(context.Context) error
 	stopped  atomic.Bool
 	last     atomic.Uint64
 	pending  sync.Map // id → *exchange

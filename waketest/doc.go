@@ -14,7 +14,9 @@
 //
 // A request returns when its tasks have ended, and a task that fails fails the
 // test, unless [AllowTaskErrors] is given. [StartWith] replaces the lifespan,
-// usually with lifespan.Fixed and a state of fakes. [Call] tries one handler
+// usually with lifespan.Fixed and a state of fakes. Queued tasks wait for
+// [Client.RunQueue], and those that wait for their time for [Client.Advance];
+// [Queued] shows what has been added. [Call] tries one handler
 // without an application. All of it works inside a testing/synctest bubble,
 // where hours pass in no time.
 package waketest

@@ -32,7 +32,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
-func (l *listener) Addr() net.Addr { return memory{} }
+func (l *listener) Addr() net.Addr { return address{} }
 
 func (l *listener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
@@ -40,13 +40,13 @@ func (l *listener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	case l.conns <- server:
 		return client, nil
 	case <-l.done:
-		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: memory{}, Err: net.ErrClosed}
+		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: address{}, Err: net.ErrClosed}
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-type memory struct{}
+type address struct{}
 
-func (memory) Network() string { return "memory" }
-func (memory) String() string  { return "wake.test" }
+func (address) Network() string { return "memory" }
+func (address) String() string  { return "wake.test" }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wake-go/wake"
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 	"github.com/wake-go/wake/lifespan"
 )
 
@@ -20,6 +21,8 @@ type Option func(*options)
 type options struct {
 	allowTaskErrors bool
 	patience        time.Duration
+	workers         bool
+	store           durable.Store
 	app             []wake.Option
 }
 
@@ -49,10 +52,11 @@ func Start[S any](t testing.TB, app *wake.App[S], opts ...Option) *Client {
 		set(&o)
 	}
 	c := newClient(t, o.patience)
+	c.queue, c.runQueue = app.Queue, app.RunQueue
 	ready := make(chan struct{})
 	runOpts := slices.Concat([]wake.Option{
 		wake.Logger(slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))),
-	}, o.app, []wake.Option{
+	}, o.queueOptions(t), o.app, []wake.Option{
 		wake.Listener(c.listener),
 		wake.AdminAddr("off"),
 		wake.HTTPServer(func(s *http.Server) { s.Handler = c.receive(s.Handler) }),
@@ -138,7 +142,7 @@ func Lifespan[S any](t testing.TB, life lifespan.Func[S]) S {
 }
 
 // Call returns a call to try one handler with, and what records the tasks that
-// the handler adds:
+// the handler adds to Tasks, see [Added], and to Queue, see [Queued]:
 //
 //	call, tasks := waketest.Call(t, &State{})
 //	message, err := register(t.Context(), &RegisterInput{Username: "Ada"}, call)
@@ -151,15 +155,17 @@ func Call[S any](t testing.TB, state S) (wake.Call[S], *Recorder[S]) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call, jobs := wake.Detached(state, r)
-	return call, &Recorder[S]{t, state, jobs}
+	call, jobs, queue := wake.Detached(state, r)
+	return call, &Recorder[S]{t, state, jobs, queue}
 }
 
-// A Recorder keeps the tasks that a handler adds to a [Call].
+// A Recorder keeps the tasks that a handler adds to a [Call]. Its methods are
+// about those in memory.
 type Recorder[S any] struct {
 	t     testing.TB
 	state S
 	jobs  func() []wake.Job[S]
+	queue func() []durable.Job
 }
 
 // Names returns the names of the tasks in the order they were added.
