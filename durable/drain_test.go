@@ -200,6 +200,9 @@ func TestDrainWaitsForClaimsUnderWay(t *testing.T) {
 		if err != nil || len(tasks) != 1 || tasks[0].State != durable.Ready || tasks[0].Attempt != 0 {
 			t.Errorf("the task is %+v, %v", tasks, err)
 		}
+		if lost := of[durable.TaskLost](b.events); len(lost) > 0 || b.faults.held > 0 {
+			t.Errorf("%d tasks were claimed when the process signed off; events %+v", b.faults.held, lost)
+		}
 	})
 }
 
@@ -220,6 +223,9 @@ func TestDrainGivesBackWhatWasClaimedUnknowingly(t *testing.T) {
 		rest(10 * time.Second)
 		if tasks, err := b.q.List(b.ctx, durable.Filter{Tag: "x"}, durable.Page{}); err != nil || len(tasks) != 1 || tasks[0].State != durable.Ready {
 			t.Errorf("the task is %+v, %v", tasks, err)
+		}
+		if b.faults.held > 0 {
+			t.Errorf("%d tasks were claimed when the process signed off", b.faults.held)
 		}
 	})
 }

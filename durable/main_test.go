@@ -170,6 +170,7 @@ type faults struct {
 	batches []durable.Batch
 	traits  func(*durable.Traits)
 	apart   bool // functions have to run by themselves
+	held    int  // tasks that ran when the process signed off
 	deaf    bool // nothing is heard from Watch, as where there is none
 }
 
@@ -236,6 +237,14 @@ func (f *faults) Commit(ctx context.Context, b *durable.Batch) (*durable.BatchRe
 		}
 	}
 	return res, err
+}
+
+func (f *faults) Unregister(ctx context.Context, boot durable.Boot) error {
+	running, err := f.List(ctx, durable.Filter{States: []durable.State{durable.Running}}, durable.Page{})
+	f.mu.Lock()
+	f.held = len(running)
+	f.mu.Unlock()
+	return errors.Join(err, f.Store.Unregister(ctx, boot))
 }
 
 func (f *faults) Beat(ctx context.Context, boot durable.Boot) (durable.BeatResult, error) {

@@ -34,19 +34,20 @@ func TestATaskRuns(t *testing.T) {
 	})
 }
 
-// TestOutcomes runs a handler once, or until its task rests, and says what
-// becomes of the task.
-func TestOutcomes(t *testing.T) {
+// An outcomeCase is a handler and what becomes of its task.
+type outcomeCase struct {
+	run     func(ctx context.Context, attempt int) error
+	opts    []durable.Option
+	state   durable.State
+	attempt int
+	cause   string
+	message string
+	moves   []durable.Move
+}
+
+func outcomeCases() map[string]outcomeCase {
 	odd := errors.New("odd\x00\xff")
-	for name, c := range map[string]struct {
-		run     func(ctx context.Context, attempt int) error
-		opts    []durable.Option
-		state   durable.State
-		attempt int
-		cause   string
-		message string
-		moves   []durable.Move
-	}{
+	return map[string]outcomeCase{
 		"an error is tried again": {
 			run: func(_ context.Context, attempt int) error {
 				if attempt < 3 {
@@ -115,7 +116,12 @@ func TestOutcomes(t *testing.T) {
 			opts:  []durable.Option{durable.Timeout(time.Second)},
 			state: durable.Succeeded, attempt: 1, moves: []durable.Move{durable.MoveSucceed},
 		},
-	} {
+	}
+}
+
+// TestOutcomes runs a handler once, or until its task rests.
+func TestOutcomes(t *testing.T) {
+	for name, c := range outcomeCases() {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(b *bed) {
 				kind := durable.Declare[string]("work", c.opts...)

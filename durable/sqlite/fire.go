@@ -25,6 +25,12 @@ func (w *writer) fireAll(fires []durable.Fire, now time.Time, again bool) ([]dur
 }
 
 func (w *writer) fire(f *durable.Fire, res *durable.FireResult, now time.Time, again bool) error {
+	if again {
+		done, err := w.firedBefore(f, res)
+		if done || err != nil {
+			return err
+		}
+	}
 	found, paused := false, false
 	var next int64
 	var last durable.ID
@@ -58,6 +64,20 @@ func (w *writer) fire(f *durable.Fire, res *durable.FireResult, now time.Time, a
 		}
 	}
 	return w.fired(f, res, now)
+}
+
+// firedBefore settles a tick whose first answer was lost: it has fired if its
+// first task is there.
+func (w *writer) firedBefore(f *durable.Fire, res *durable.FireResult) (bool, error) {
+	for i := range f.Inserts {
+		existing, found, err := find(w, f.Inserts[i].ID)
+		if err != nil || !found {
+			return false, err
+		}
+		res.Inserted = append(res.Inserted, durable.Inserted{ID: existing, Duplicate: existing != f.Inserts[i].ID})
+	}
+	res.Fired = len(f.Inserts) > 0
+	return res.Fired, nil
 }
 
 // fireOne inserts the task of a tick, unless the tick has had one.

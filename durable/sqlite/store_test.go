@@ -32,7 +32,8 @@ func fixture(t *testing.T) *storetest.Fixture {
 		return s
 	}
 	first := open()
-	return &storetest.Fixture{
+	f := &storetest.Fixture{}
+	*f = storetest.Fixture{
 		Store: first,
 		Advance: func(d time.Duration) {
 			mu.Lock()
@@ -44,7 +45,7 @@ func fixture(t *testing.T) *storetest.Fixture {
 		},
 		Reopen: func() durable.Store { return open() },
 		Crash: func() { // a process that is killed unregisters nothing
-			if err := first.Close(); err != nil {
+			if err := f.Store.Close(); err != nil {
 				t.Error(err)
 			}
 		},
@@ -64,6 +65,7 @@ func fixture(t *testing.T) *storetest.Fixture {
 			}
 		},
 	}
+	return f
 }
 
 func TestStore(t *testing.T) { storetest.Run(t, fixture) }
