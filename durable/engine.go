@@ -178,16 +178,17 @@ type Engine struct {
 	lastRound atomic.Int64 // Unix nanoseconds
 	counters  counters
 
-	mu        sync.Mutex
-	phase     phase
-	boot      Boot
-	name      string // the node's, as registered
-	leaseless bool   // between a lost lease and the next one: nothing is claimed
-	running   map[Ref]*run
-	stuck     map[*run]struct{} // given up, but not returned
-	empty     chan struct{}     // made by a drain, closed when nothing runs
-	due       time.Time         // when the next scheduled task is
-	leaseEnd  *time.Timer
+	mu         sync.Mutex
+	phase      phase
+	boot       Boot
+	name       string // the node's, as registered
+	leaseless  bool   // between a lost lease and the next one: nothing is claimed
+	running    map[Ref]*run
+	stuck      map[*run]struct{} // given up, but not returned
+	quarantine quarantine
+	empty      chan struct{} // made by a drain, closed when nothing runs
+	due        time.Time     // when the next scheduled task is
+	leaseEnd   *time.Timer
 }
 
 type phase int

@@ -189,8 +189,12 @@ func (e *Engine) settleOutside(r *run) {
 	r.counted = true
 	e.mu.Lock()
 	e.forget(r)
+	next := e.quarantine.next()
 	e.checkEmpty()
 	e.mu.Unlock()
+	if next != nil {
+		e.launch(next)
+	}
 	e.announce(r)
 	e.q.waits.wake(r.claimed.Ref.ID)
 	e.q.batcher.kick()

@@ -253,3 +253,46 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A function that is slow is run again on its own, once the first run is over,
+// and those beside it have not waited for it.
+func TestSlowFunctionOfAQueue(t *testing.T) {
+	s := open(t, sqlite.Config{FuncBudget: 20 * time.Millisecond})
+	q := durable.NewQueue(s)
+	defer q.Close(t.Context())
+	mustExec(t, s.DB(), `CREATE TABLE users (name TEXT)`)
+	released, blocked := make(chan struct{}), make(chan struct{})
+	runs, running := 0, 0
+	slow := make(chan error, 1)
+	go func() {
+		slow <- q.InTx(t.Context(), func(ctx context.Context, tx *durable.SQLTx) error {
+			runs++
+			if running++; running > 1 {
+				t.Error("the function runs twice at a time")
+			}
+			defer func() { running-- }()
+			tx.Add(job.With(1))
+			if _, err := tx.ExecContext(ctx, `INSERT INTO users VALUES ('slow')`); err != nil {
+				return err
+			}
+			if runs == 1 {
+				close(blocked)
+				<-released
+			}
+			return nil
+		})
+	}()
+	<-blocked
+	for range 3 {
+		if _, err := q.Add(t.Context(), job.With(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(released)
+	if err := <-slow; err != nil || runs != 2 {
+		t.Errorf("the slow function ran %d times: %v", runs, err)
+	}
+	if n, m := count(t, s.DB(), "users"), count(t, s.DB(), "wake_task"); n != 1 || m != 4 {
+		t.Errorf("%d users and %d tasks, want 1 and 4", n, m)
+	}
+}
