@@ -117,7 +117,7 @@ func (e *Engine) settleClaims(c *commit, res *BatchResult) []*run {
 	e.counters.claimed.Add(uint64(len(begun)))
 	e.slots.settle(c, false)
 	if c.claims {
-		e.lastRound.Store(time.Now().UnixNano())
+		e.comeRound()
 	}
 	return begun
 }
@@ -148,7 +148,7 @@ func (e *Engine) wake() {
 	full := e.slots.full()
 	e.mu.Unlock()
 	if full { // nothing to claim with, which is as good as having looked
-		e.lastRound.Store(time.Now().UnixNano())
+		e.comeRound()
 		return
 	}
 	e.q.batcher.kick()

@@ -175,7 +175,8 @@ type Engine struct {
 	beatNow      chan struct{}
 	reconcileNow chan struct{}
 
-	lastRound atomic.Int64 // Unix nanoseconds
+	made      time.Time
+	lastRound atomic.Int64 // since made, in nanoseconds
 	counters  counters
 
 	mu         sync.Mutex
@@ -221,7 +222,7 @@ func (c EngineConfig) NewEngine(q *Queue, handlers ...Handler) (*Engine, error) 
 		return nil, err
 	}
 	e := &Engine{
-		q: q, cfg: c, log: c.Logger, handlers: map[string]*Handler{},
+		q: q, cfg: c, log: c.Logger, handlers: map[string]*Handler{}, made: time.Now(),
 		poke: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), reconcileNow: make(chan struct{}, 1),
 		running: map[Ref]*run{}, stuck: map[*run]struct{}{},
 	}
@@ -282,6 +283,9 @@ func (e *Engine) currentBoot() Boot {
 	return e.boot
 }
 
+// comeRound notes that the loop that claims tasks is alive.
+func (e *Engine) comeRound() { e.lastRound.Store(int64(time.Since(e.made))) }
+
 // Healthy returns why the engine is not: it does not run, the loop that claims
 // tasks has not come round for longer than three times Poll and ten seconds, or
 // the store does not commit.
@@ -301,7 +305,7 @@ func (e *Engine) Healthy() error {
 		return err
 	}
 	limit := max(3*e.cfg.Poll, 10*time.Second)
-	if still := time.Since(time.Unix(0, e.lastRound.Load())); still > limit {
+	if still := time.Since(e.made) - time.Duration(e.lastRound.Load()); still > limit {
 		return fmt.Errorf("durable: the loop that claims tasks has been stuck for %v; more than %v is not healthy", still.Round(time.Second), limit)
 	}
 	return nil

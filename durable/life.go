@@ -41,7 +41,7 @@ func (e *Engine) Start(ctx context.Context) error {
 		e.halt()
 		return fmt.Errorf("durable: start the engine: %w", err)
 	}
-	e.lastRound.Store(time.Now().UnixNano())
+	e.comeRound()
 	for _, loop := range []func(){e.claimLoop, e.beatLoop, e.upkeepLoop, e.pruneLoop, func() { e.scheduler.run(e.life) }} {
 		e.loops.Go(loop)
 	}
