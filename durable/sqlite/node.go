@@ -87,7 +87,7 @@ func (s *Store) Beat(ctx context.Context, boot durable.Boot) (durable.BeatResult
 		return w.query(func(row []driver.Value) error {
 			res.Cancelled = append(res.Cancelled, durable.Ref{Seq: integer(row[0]), ID: idOf(row[1]), Fence: integer(row[2])})
 			return nil
-		}, `SELECT seq, id, fence FROM wake_task WHERE state = 2 AND boot = ? AND cancel_at IS NOT NULL`, boot)
+		}, `SELECT seq, id, fence FROM wake_task WHERE cancel_at IS NOT NULL AND state = 2 AND boot = ?`, boot)
 	})
 	if errors.Is(err, durable.ErrLeaseLost) {
 		s.boots.remove(boot)

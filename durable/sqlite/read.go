@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/wake-go/wake/durable"
 )
@@ -311,12 +310,4 @@ func (s *Store) Queues(ctx context.Context) ([]durable.QueueInfo, error) {
 		}, `SELECT name FROM wake_queue WHERE paused`)
 	})
 	return slices.SortedFunc(maps.Values(queues), func(a, b durable.QueueInfo) int { return strings.Compare(a.Name, b.Name) }), err
-}
-
-// changes returns a number that differs when another connection has committed.
-func changes(ctx context.Context, conn *sql.Conn) (version int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	err = conn.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&version)
-	return version, err
 }

@@ -51,6 +51,7 @@ CREATE TABLE wake_task (
 CREATE INDEX wake_task_ready     ON wake_task (lane, priority DESC, seq) WHERE state = 1;
 CREATE INDEX wake_task_running   ON wake_task (boot)                     WHERE state = 2;
 CREATE INDEX wake_task_scheduled ON wake_task (run_at)                   WHERE state = 3;
+CREATE INDEX wake_task_cancelled ON wake_task (boot)                     WHERE cancel_at IS NOT NULL;
 CREATE UNIQUE INDEX wake_task_key ON wake_task (ukey) WHERE ukey IS NOT NULL;
 
 CREATE TABLE wake_done (
@@ -152,6 +153,8 @@ CREATE TABLE wake_tick (
 	task     BLOB NOT NULL,
 	PRIMARY KEY (schedule, tick)
 ) STRICT, WITHOUT ROWID;
+
+INSERT INTO wake_meta (key, value) VALUES ('progress', '0');
 `}
 
 // oldestReader is the oldest version of a program, by the schema that it

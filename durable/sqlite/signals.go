@@ -2,6 +2,9 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,9 +59,6 @@ func (s *Store) Watch(ctx context.Context, f func(durable.Signal)) error {
 	}
 }
 
-// everything is what another process may have done.
-const everything = durable.SignalTasks | durable.SignalCancelled | durable.SignalSchedules | durable.SignalFinished
-
 // boots are the runs that this process has registered and not ended.
 type boots struct {
 	mu  sync.Mutex
@@ -86,6 +86,12 @@ func (b *boots) has(boot durable.Boot) bool {
 	return b.all[boot]
 }
 
+func (b *boots) list() []durable.Boot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.all))
+}
+
 // userCommitted is called when a user's transaction that has added or finished
 // tasks is committed.
 func (s *Store) userCommitted() { s.signals.send(durable.SignalTasks | durable.SignalFinished) }
@@ -107,7 +113,7 @@ func (s *Store) watchOthers() {
 		return // the store is closed
 	}
 	defer conn.Close()
-	var version int64
+	l := lookout{conn: conn, boots: &s.boots}
 	for {
 		var change <-chan time.Time
 		if s.others.Load() {
@@ -120,10 +126,59 @@ func (s *Store) watchOthers() {
 		case <-presence.C:
 			s.others.Store(s.slot.others())
 		case <-change:
-			if now, err := changes(s.ended, conn); err == nil && now != version {
-				version = now
-				s.signals.send(everything)
+			if what := l.look(s.ended); what != 0 {
+				s.signals.send(what)
 			}
 		}
 	}
+}
+
+// A lookout finds out what others have changed. It must not take everything
+// for something: what one process writes to say that it lives would make all
+// others write, and that the first one again.
+type lookout struct {
+	conn  *sql.Conn
+	boots *boots
+
+	version   string // of the file
+	schedules string // of all, added up
+	finished  string // when the last task was
+	paused    string // queues
+	progress  string // how often there was any
+}
+
+// look returns what may have changed since the last time.
+func (l *lookout) look(ctx context.Context) (what durable.Signal) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	version, err := l.ask(ctx, `PRAGMA data_version`)
+	if err != nil || version == l.version {
+		return 0
+	}
+	l.version = version
+	changed := func(bit durable.Signal, known *string, query string) {
+		if answer, err := l.ask(ctx, query); err == nil && answer != *known {
+			*known = answer
+			what |= bit
+		}
+	}
+	changed(durable.SignalSchedules, &l.schedules, `SELECT coalesce(sum(version), 0) + count(*) FROM wake_schedule`)
+	changed(durable.SignalFinished, &l.finished, `SELECT max(coalesce((SELECT max(finished_at) FROM wake_done WHERE state = 6), 0),
+		coalesce((SELECT max(finished_at) FROM wake_done WHERE state = 7), 0), coalesce((SELECT max(finished_at) FROM wake_done WHERE state = 8), 0))`)
+	changed(durable.SignalFinished, &l.progress, `SELECT value FROM wake_meta WHERE key = 'progress'`)
+	changed(durable.SignalTasks, &l.paused, `SELECT coalesce(group_concat(name, char(0)), '') FROM wake_queue WHERE paused`)
+	if ready, err := l.ask(ctx, `SELECT EXISTS (SELECT 1 FROM wake_task WHERE state = 1)`); err == nil && ready == "1" {
+		what |= durable.SignalTasks
+	}
+	for _, boot := range l.boots.list() {
+		if wanted, err := l.ask(ctx, `SELECT EXISTS (SELECT 1 FROM wake_task WHERE cancel_at IS NOT NULL AND state = 2 AND boot = ?)`, boot[:]); err == nil && wanted == "1" {
+			what |= durable.SignalCancelled
+		}
+	}
+	return what
+}
+
+func (l *lookout) ask(ctx context.Context, query string, args ...any) (answer string, err error) {
+	err = l.conn.QueryRowContext(ctx, query, args...).Scan(&answer)
+	return answer, err
 }

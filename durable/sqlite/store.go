@@ -131,6 +131,10 @@ func (s *Store) enter(ctx context.Context, engine bool) error {
 	if err := s.gate.lock(ctx, engine); err != nil {
 		return err
 	}
+	if s.ended.Err() != nil {
+		s.gate.unlock()
+		return durable.ErrClosed
+	}
 	if s.others.Load() {
 		if err := s.slot.lockGate(ctx); err != nil {
 			s.gate.unlock()
@@ -167,7 +171,7 @@ func (s *Store) Close() error {
 		s.end()
 		s.helpers.Wait()
 		if s.writer != nil {
-			err = errors.Join(err, s.writer.checkpointAndClose())
+			err = errors.Join(err, s.closeWriter())
 		}
 		err = errors.Join(err, s.reads.Close(), s.db.Close())
 		s.ballast.close()
@@ -177,6 +181,17 @@ func (s *Store) Close() error {
 		}
 	})
 	return err
+}
+
+// closeWriter closes the writer when whoever uses it has left.
+func (s *Store) closeWriter() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.BusyTimeout)
+	defer cancel()
+	if err := s.gate.lock(ctx, true); err != nil {
+		return err
+	}
+	defer s.gate.unlock()
+	return s.writer.checkpointAndClose()
 }
 
 // createPrivate creates the file for its owner alone, where there is none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/wake-go/wake"
 	"github.com/wake-go/wake/examples/signup/internal/catcher"
@@ -16,16 +17,17 @@ import (
 )
 
 // life opens what the service needs before the first request, and closes it, the last one first, after the last task.
+// The database is the queue's, which Wake opens before and closes after it.
 func (c config) life(ctx context.Context, yield func(*State) error) (err error) {
-	if err := c.validate(); err != nil {
+	s := &State{Progress: progress.NewHub(), Started: time.Now()}
+
+	db := wake.DB(ctx)
+	if db == nil {
+		return errors.New("the queue is not in an SQLite file, where the users are to be as well: set WAKE_QUEUE to " + database)
+	}
+	if s.Users, err = users.New(ctx, db); err != nil {
 		return err
 	}
-	s := &State{Progress: progress.NewHub()}
-
-	if s.Users, err = users.Open(ctx, c.database); err != nil {
-		return fmt.Errorf("WAKE_QUEUE: %w", err)
-	}
-	defer closing(&err, s.Users)
 	wake.Check(ctx, "database", s.Users.Ping)
 
 	if c.smtp == "" {

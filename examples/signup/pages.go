@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/wake-go/wake"
+	"github.com/wake-go/wake/durable"
 	"github.com/wake-go/wake/examples/signup/internal/catcher"
 	"github.com/wake-go/wake/examples/signup/internal/users"
 )
@@ -23,13 +26,18 @@ func data(ctx context.Context, _ *struct{}, c wake.Call[*State]) (Data, error) {
 // Mail is what the built-in catcher caught.
 type Mail struct {
 	Messages []catcher.Message `json:"messages" nullable:"false" doc:"newest first"`
+	Note     string            `json:"note,omitempty" doc:"Where else there may be mail."`
 }
 
-func mail(_ context.Context, _ *struct{}, c wake.Call[*State]) (Mail, error) {
+func mail(ctx context.Context, _ *struct{}, c wake.Call[*State]) (Mail, error) {
 	if c.State.Mailbox == nil {
 		return Mail{}, wake.Errorf(http.StatusNotFound, "The mail goes to the server that SIGNUP_SMTP names: look there.")
 	}
-	return Mail{c.State.Mailbox.Messages()}, nil
+	m := Mail{Messages: c.State.Mailbox.Messages()}
+	if wake.Role(ctx) == wake.RoleWeb {
+		m.Note = "Another process sends the mail, to a catcher of its own. Set SIGNUP_SMTP for both to see it in one place."
+	}
+	return m, nil
 }
 
 // PictureInput names a user.
@@ -49,14 +57,27 @@ func picture(ctx context.Context, in *PictureInput, c wake.Call[*State]) ([]byte
 	return small, err
 }
 
-// events tells of every change of every task, beginning with the latest ones.
+// taskPath is where a queued task shows its state.
+const taskPath = "/tasks/{id}"
+
+// linkTask tells the page where to follow a queued task, whichever process runs it.
+func linkTask(r *wake.Response, name string, id durable.ID) {
+	path := strings.ReplaceAll(taskPath, "{id}", id.String())
+	r.Header().Add("Link", fmt.Sprintf(`<%s>; rel="monitor"; title=%q`, path, name))
+}
+
+// whoeverKnowsTheID may see a task: nobody guesses an id, and only who registered the user is told.
+func whoeverKnowsTheID(context.Context, wake.Call[*State], *durable.Task) bool { return true }
+
+// events tells of every change of every task that this process runs, beginning with the latest ones.
 func events(ctx context.Context, _ *struct{}, c wake.StreamCall[*State]) error {
 	news, err := c.State.Progress.Subscribe()
 	if err != nil {
 		return &wake.Error{Status: http.StatusServiceUnavailable, Detail: "The progress cannot be watched now. Try again.", Err: err}
 	}
 	defer news.Close()
-	if err := c.Send(nil); err != nil { // so that the page knows it is connected
+	// So that the page knows it is connected, and whether it is to another process than before.
+	if err := c.Send(wake.Event{Name: "process", Data: c.State.Started}); err != nil {
 		return err
 	}
 	for {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/wake-go/wake"
+	"github.com/wake-go/wake/durable"
 	"github.com/wake-go/wake/examples/signup/internal/thumbnail"
 	"github.com/wake-go/wake/examples/signup/internal/users"
 )
@@ -36,22 +37,67 @@ func register(ctx context.Context, in *RegisterInput, c wake.Call[*State]) (Mess
 		return Message{}, err
 	}
 
-	// The tasks come before the row: they exist only if this function succeeds, but a row would stay. Where there is no
-	// room for them, ctx ends and the row is not written.
-	c.Tasks.Add(LogRegistration.With(in.Username), SendWelcomeEmail.With(in.Username))
-	if picture != nil {
-		c.Tasks.Add(ResizePicture.With(in.Username))
-	}
-	c.Tasks.Add(UpdateCRM.With(in.Username))
+	c.Tasks.Add(LogRegistration.With(in.Username)) // in memory, after the answer
 
-	err = c.State.Users.Add(ctx, in.Username, picture)
-	if errors.Is(err, users.ErrTaken) {
-		return Message{}, wake.Errorf(http.StatusConflict, "The username %s is taken: please choose another.", in.Username)
+	tasks := []wake.Job[*State]{SendWelcomeEmail.With(in.Username), UpdateCRM.With(in.Username)} // on disk, before it
+	if picture != nil {
+		tasks = append(tasks, ResizePicture.With(in.Username))
 	}
-	if err != nil {
+	ids, err := store(ctx, c.Queue, in.Username, picture, tasks)
+	switch {
+	case errors.Is(err, users.ErrTaken):
+		return Message{}, wake.Errorf(http.StatusConflict, "The username %s is taken: please choose another.", in.Username)
+	case errors.Is(err, durable.ErrUnavailable):
+		return Message{}, &wake.Error{
+			Status: http.StatusServiceUnavailable, Detail: "The registration could not be stored now. Try again.",
+			Header: http.Header{"Retry-After": {"1"}}, Err: err,
+		}
+	case err != nil:
 		return Message{}, err
 	}
+	for i, id := range ids {
+		linkTask(c.Response, tasks[i].Name(), id)
+	}
 	return Message{"User registered. Check your email soon!"}, nil
+}
+
+// store stores a user and the tasks that follow: all of it, or nothing.
+func store(ctx context.Context, queue *wake.Outbox, username string, picture []byte, tasks []wake.Job[*State]) (ids []durable.ID, err error) {
+	if picture != nil {
+		return storeWithPicture(ctx, queue, username, picture, tasks)
+	}
+	err = queue.InTx(ctx, func(ctx context.Context, tx *durable.SQLTx) error {
+		ids = ids[:0] // it may run twice
+		for _, task := range tasks {
+			ids = append(ids, tx.Add(task))
+		}
+		return users.AddTo(ctx, tx, username, nil)
+	})
+	return ids, err
+}
+
+// storeWithPicture has a transaction of its own. Writing megabytes takes tens of milliseconds: in the transaction that
+// InTx shares with others, everybody would wait for all the pictures in it.
+func storeWithPicture(ctx context.Context, queue *wake.Outbox, username string, picture []byte, tasks []wake.Job[*State]) (ids []durable.ID, err error) {
+	tx, err := wake.DB(ctx).BeginTx(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("store user %q: %w", username, err)
+	}
+	defer tx.Rollback() // does nothing after the commit
+	if err := users.AddTo(ctx, tx, username, picture); err != nil {
+		return nil, err
+	}
+	for _, task := range tasks {
+		id, err := queue.AddTx(ctx, tx, task)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, fmt.Errorf("store user %q: %w", username, err)
+	}
+	return ids, nil
 }
 
 // uploaded returns the picture, or nil if there is none. It decodes the whole picture, on the lane for computing, so

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/wake-go/wake/examples/signup/internal/catcher"
 	"github.com/wake-go/wake/examples/signup/internal/crm"
 	"github.com/wake-go/wake/examples/signup/internal/mailer"
@@ -14,6 +16,7 @@ type State struct {
 	Mail     *mailer.Mailer
 	CRM      *crm.Client
 	Progress *progress.Hub
+	Started  time.Time // tells this process from those before it
 
 	Mailbox *catcher.Catcher // nil if the mail goes to a server elsewhere
 	CRMStub *crm.Stub        // nil if there is a CRM elsewhere

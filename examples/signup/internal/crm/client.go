@@ -27,6 +27,9 @@ const (
 	keepAliveFor = 30 * time.Second
 )
 
+// ErrRefused says that the CRM will never take the contact as it is.
+var ErrRefused = errors.New("the CRM refuses this contact for good")
+
 // Contact is what the CRM learns.
 type Contact struct {
 	Username string `json:"username"`
@@ -71,7 +74,8 @@ func (c *Client) Close() error {
 }
 
 // Add tells the CRM about a contact. The Idempotency-Key depends on the username alone, so a call that is made again,
-// because the first one ended in doubt, adds no second contact.
+// because the first one ended in doubt, adds no second contact. An error that matches [ErrRefused] is final; after any
+// other it makes sense to call again.
 func (c *Client) Add(ctx context.Context, contact Contact) error {
 	if err := c.add(ctx, contact); err != nil {
 		return fmt.Errorf("add %q to the CRM: %w", contact.Username, err)
@@ -99,7 +103,21 @@ func (c *Client) add(ctx context.Context, contact Contact) error {
 	answer, readErr := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	closeErr := response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return fmt.Errorf("it answered %s: %q", response.Status, answer[:min(len(answer), maxQuote)])
+		err := fmt.Errorf("it answered %s: %q", response.Status, answer[:min(len(answer), maxQuote)])
+		if final(response.StatusCode) {
+			err = fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		return err
 	}
 	return errors.Join(readErr, closeErr)
+}
+
+// final reports whether a status is about the contact itself. Others are about the moment, or about something that an
+// operator can put right: a key that has expired, a wrong URL.
+func final(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
 }

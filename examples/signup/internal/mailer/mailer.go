@@ -20,6 +20,9 @@ import (
 //go:embed welcome.txt welcome.html
 var templates embed.FS
 
+// ErrRefused says that the server will never take the mail: it answered with a status of 500 or above.
+var ErrRefused = errors.New("the server refuses this mail for good")
+
 // sendTimeout bounds one delivery from dialing to the server's last answer.
 const sendTimeout = 10 * time.Second
 
@@ -78,7 +81,8 @@ func isLoopback(host string) bool {
 func Address(username string) string { return username + "@example.test" }
 
 // SendWelcome sends the welcome mail. Its Message-ID and Idempotency-Key depend on the username alone, so a mail that
-// is sent a second time, because the first time ended in doubt, is recognizable as the same one.
+// is sent a second time, because the first time ended in doubt, is recognizable as the same one. An error that matches
+// [ErrRefused] is final; after any other it makes sense to try again.
 func (m *Mailer) SendWelcome(ctx context.Context, username string) error {
 	message, err := m.welcome(username)
 	if err == nil {
@@ -143,6 +147,10 @@ func (m *Mailer) send(ctx context.Context, message *mail.Msg) error {
 	}
 	if err != nil && ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), err)
+	}
+	var refusal *mail.SendError
+	if errors.As(err, &refusal) && refusal.ErrorCode() >= 500 {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
 }

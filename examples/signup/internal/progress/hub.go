@@ -13,12 +13,12 @@ import (
 // State is how far a step has come.
 type State string
 
-// The states of a step. A failed step that is tried again runs again.
+// The states of a step. One that is retrying runs again later; one that has failed does not.
 const (
-	Waiting State = "waiting"
-	Running State = "running"
-	Done    State = "done"
-	Failed  State = "failed"
+	Running  State = "running"
+	Done     State = "done"
+	Retrying State = "retrying"
+	Failed   State = "failed"
 )
 
 // Event is a change of one step of one user's registration.

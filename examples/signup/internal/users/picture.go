@@ -15,7 +15,7 @@ func (s *Store) Upload(ctx context.Context, username string) ([]byte, error) {
 
 // SetPicture stores the thumbnail in place of the upload.
 func (s *Store) SetPicture(ctx context.Context, username string, thumbnail []byte) error {
-	result, err := s.write.ExecContext(ctx,
+	result, err := s.db.ExecContext(ctx,
 		`UPDATE pictures SET thumbnail = ?, upload = NULL WHERE username = ?`, thumbnail, username)
 	return oneRow(result, err, "store the thumbnail of user", username, ErrNoPicture)
 }
@@ -27,7 +27,7 @@ func (s *Store) Thumbnail(ctx context.Context, username string) ([]byte, error) 
 
 func (s *Store) picture(ctx context.Context, username, query string) ([]byte, error) {
 	var picture []byte
-	err := s.read.QueryRowContext(ctx, query, username).Scan(&picture)
+	err := s.db.QueryRowContext(ctx, query, username).Scan(&picture)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("picture of user %q: %w", username, ErrNoPicture)
 	}

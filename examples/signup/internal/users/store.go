@@ -1,8 +1,8 @@
-// Package users keeps the people who signed up, and their pictures, in SQLite.
+// Package users keeps the people who signed up, and their pictures, in an SQLite database that somebody else opens and
+// closes.
 //
-// [Open] opens a database of its own; [New] uses one that is already open. [AddTo] writes a new user as a part of
-// somebody else's transaction, so that the user and the work that follows from the registration are stored together or
-// not at all.
+// [AddTo] writes a new user as a part of somebody else's transaction, so that the user and the work that follows from the
+// registration are stored together or not at all.
 package users
 
 import (
@@ -12,15 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
 )
 
 //go:embed schema.sql
 var schema string
-
-// Readers do not wait for the writer in WAL mode, so a handful of them keeps GET /data quick.
-const maxReaders = 4
 
 var (
 	// ErrTaken says that somebody has registered the username. Upper and lower case are the same name, as they are in
@@ -35,94 +30,33 @@ var (
 
 // Store is the table of users. Its methods may be called from any goroutine.
 type Store struct {
-	// SQLite has one writer at a time; one connection makes writers queue here rather than in its busy loop.
-	write *sql.DB
-	read  *sql.DB
-	owned bool
+	db *sql.DB
 }
 
-// Open opens the database that a URL such as sqlite:signup.db names, and creates what is missing.
-func Open(ctx context.Context, url string) (*Store, error) {
-	path, err := parseURL(url)
-	if err != nil {
-		return nil, err
-	}
-	if err := createPrivate(path); err != nil {
-		return nil, fmt.Errorf("users database %q: create the file: %w", url, err)
-	}
-	write, err := sql.Open("sqlite", dataSource(path, false))
-	if err != nil {
-		return nil, fmt.Errorf("users database %q: %w", url, err)
-	}
-	write.SetMaxOpenConns(1)
-	read, err := sql.Open("sqlite", dataSource(path, true))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("users database %q: %w", url, err), write.Close())
-	}
-	read.SetMaxOpenConns(maxReaders)
-
-	store := &Store{write: write, read: read, owned: true}
-	if err := store.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("users database %q: %w", url, err), store.Close())
-	}
-	return store, nil
-}
-
-// New returns the store in a database that is open already and stays its owner's to close.
+// New returns the store in a database, and creates the tables that are missing.
 func New(ctx context.Context, db *sql.DB) (*Store, error) {
-	store := &Store{write: db, read: db}
-	if err := store.migrate(ctx); err != nil {
-		return nil, fmt.Errorf("users database: %w", err)
+	if _, err := db.ExecContext(ctx, schema); err != nil {
+		return nil, fmt.Errorf("users database: create the tables: %w", err)
 	}
-	return store, nil
-}
-
-func (s *Store) migrate(ctx context.Context) error {
-	if _, err := s.write.ExecContext(ctx, schema); err != nil {
-		return fmt.Errorf("create the tables: %w", err)
-	}
-	return nil
-}
-
-// Close closes what [Open] opened. After [New] it does nothing.
-func (s *Store) Close() error {
-	if !s.owned {
-		return nil
-	}
-	return errors.Join(s.read.Close(), s.write.Close())
+	return &Store{db}, nil
 }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
-	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM users)`).Scan(&one); err != nil {
+	if err := s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM users)`).Scan(&one); err != nil {
 		return fmt.Errorf("users database: %w", err)
 	}
 	return nil
 }
 
-// Execer is the part of a transaction that [AddTo] needs; *sql.Tx has it.
+// Execer is the part of a transaction that [AddTo] needs: a *sql.Tx has it, and a *durable.SQLTx.
 type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Add stores a new user, with the uploaded picture if there is one, or returns [ErrTaken].
-func (s *Store) Add(ctx context.Context, username string, picture []byte) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("add user %q: %w", username, err)
-	}
-	defer tx.Rollback() // does nothing after the commit
-	if err := AddTo(ctx, tx, username, picture); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("add user %q: %w", username, err)
-	}
-	return nil
-}
-
-// AddTo is [Store.Add] as a part of the transaction tx, which the caller commits, or rolls back after an error.
+// AddTo stores a new user, with the uploaded picture if there is one, or returns [ErrTaken]. It is a part of the
+// transaction tx, which the caller commits, or rolls back after an error.
 func AddTo(ctx context.Context, tx Execer, username string, picture []byte) error {
 	// DO NOTHING rather than a failing INSERT: a duplicate is then a count, the same for every driver.
 	result, err := tx.ExecContext(ctx,
@@ -163,7 +97,7 @@ func (s *Store) MarkCRM(ctx context.Context, username string) error {
 }
 
 func (s *Store) mark(ctx context.Context, username, statement string) error {
-	result, err := s.write.ExecContext(ctx, statement, username)
+	result, err := s.db.ExecContext(ctx, statement, username)
 	return oneRow(result, err, "mark user", username, ErrUnknown)
 }
 

@@ -2,6 +2,8 @@ package users
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -20,12 +22,25 @@ type User struct {
 	Picture      *string   `json:"picture" doc:"URL of the thumbnail, null until there is one"`
 }
 
+const selectUsers = `
+	SELECT u.username, u.registered_at, u.logged, u.emailed, u.crm, p.thumbnail IS NOT NULL
+	FROM users u LEFT JOIN pictures p ON p.username = u.username `
+
+// Get returns a user, or [ErrUnknown].
+func (s *Store) Get(ctx context.Context, username string) (User, error) {
+	u, err := scan(s.db.QueryRowContext(ctx, selectUsers+`WHERE u.username = ?`, username))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrUnknown
+	}
+	if err != nil {
+		return User{}, fmt.Errorf("get user %q: %w", username, err)
+	}
+	return u, nil
+}
+
 // All returns everybody, newest first.
 func (s *Store) All(ctx context.Context) ([]User, error) {
-	rows, err := s.read.QueryContext(ctx, `
-		SELECT u.username, u.registered_at, u.logged, u.emailed, u.crm, p.thumbnail IS NOT NULL
-		FROM users u LEFT JOIN pictures p ON p.username = u.username
-		ORDER BY u.registered_at DESC, u.rowid DESC`)
+	rows, err := s.db.QueryContext(ctx, selectUsers+`ORDER BY u.registered_at DESC, u.rowid DESC`)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
@@ -33,18 +48,9 @@ func (s *Store) All(ctx context.Context) ([]User, error) {
 
 	all := []User{} // an empty list in JSON, not null
 	for rows.Next() {
-		var (
-			u          User
-			registered int64
-			thumbnail  bool
-		)
-		if err := rows.Scan(&u.Username, &registered, &u.Logged, &u.Emailed, &u.CRM, &thumbnail); err != nil {
+		u, err := scan(rows)
+		if err != nil {
 			return nil, fmt.Errorf("list users: %w", err)
-		}
-		u.RegisteredAt = time.UnixMicro(registered).UTC()
-		if thumbnail {
-			url := PicturePath + u.Username
-			u.Picture = &url
 		}
 		all = append(all, u)
 	}
@@ -52,4 +58,22 @@ func (s *Store) All(ctx context.Context) ([]User, error) {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
 	return all, nil
+}
+
+// scan reads a row of selectUsers.
+func scan(row interface{ Scan(...any) error }) (User, error) {
+	var (
+		u          User
+		registered int64
+		thumbnail  bool
+	)
+	if err := row.Scan(&u.Username, &registered, &u.Logged, &u.Emailed, &u.CRM, &thumbnail); err != nil {
+		return User{}, err
+	}
+	u.RegisteredAt = time.UnixMicro(registered).UTC()
+	if thumbnail {
+		url := PicturePath + u.Username
+		u.Picture = &url
+	}
+	return u, nil
 }
