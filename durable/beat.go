@@ -150,7 +150,7 @@ func (e *Engine) upkeepLoop() {
 	every := e.cfg.Lease / 3
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	sweep := time.NewTimer(every)
+	sweep := time.NewTimer(sweepPause)
 	defer sweep.Stop()
 	var last time.Time
 	for {
@@ -160,7 +160,7 @@ func (e *Engine) upkeepLoop() {
 		case <-e.reconcileNow:
 			e.reconcile()
 			continue
-		case <-sub.C: // time may have passed, or a process ended; not more than once a second
+		case <-sub.C: // time may have passed, or a process ended
 			sub.take()
 			if wait := sweepPause - time.Since(last); wait > 0 {
 				sweep.Reset(wait)
@@ -171,13 +171,14 @@ func (e *Engine) upkeepLoop() {
 			e.reconcile()
 			timer.Reset(every)
 		}
-		sweep.Reset(every)
+		sweep.Reset(sweepPause)
 		last = time.Now()
 		e.sweep()
 	}
 }
 
-// sweepPause is the shortest time between two sweeps.
+// sweepPause is the time between two sweeps: a dead process's tasks wait no
+// longer than this after its lease. A sweep that finds nothing only reads.
 const sweepPause = time.Second
 
 // reconcile gives back what was claimed in commits whose answer was lost.

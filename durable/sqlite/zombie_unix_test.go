@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
@@ -33,6 +34,10 @@ func TestZombieIsRefused(t *testing.T) {
 	first.stop(s)
 	second := start(t, "hold", path)
 	second.until("holds 7") // when the lease has ended
+	before, err := q.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	first.signal(syscall.SIGCONT)
 	if why := first.until("told"); why != durable.ErrLeaseLost.Error() {
 		t.Errorf("the zombie's task was told %q", why)
@@ -53,8 +58,8 @@ func TestZombieIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if task.State != durable.Running || task.Progress != nil || task.Fence != 2 {
-		t.Errorf("the task is %+v; want it running with the second worker, untouched by the first", task)
+	if before.State != durable.Running || before.Fence != 2 || !reflect.DeepEqual(task, before) {
+		t.Errorf("the task was %+v and is %+v; want it running with the second worker, untouched by the first", before, task)
 	}
 }
 

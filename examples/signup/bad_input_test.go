@@ -237,7 +237,7 @@ func heap() (live, allocated uint64) {
 }
 
 func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
-	cfg := testConfig(t)
+	cfg := config{}
 	tempDir := t.TempDir()
 	t.Setenv("TMPDIR", tempDir) // where large forms wait
 	addr, _ := serve(t, cfg, wake.HeaderTimeout(300*time.Millisecond), wake.BodyTimeout(2*time.Second))
@@ -273,7 +273,7 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 // What is allocated in total bounds what is in use at any moment.
 func TestBombsCostLittleMemory(t *testing.T) {
 	const bombs, most = 100, 1 << 20
-	addr, _ := serve(t, testConfig(t))
+	addr, _ := serve(t, config{})
 	body := upload(t, "picture", bomb(t))
 	expectRefusal(t, addr, body, http.StatusUnprocessableEntity)
 	_, before := heap()

@@ -206,7 +206,7 @@ func (b *browser) collectComplaints() (complaints func() []string) {
 }
 
 func TestPage(t *testing.T) {
-	addr, _ := serve(t, testConfig(t))
+	addr, _ := serve(t, config{})
 	picture := filepath.Join(t.TempDir(), "sunset.jpg")
 	if err := os.WriteFile(picture, jpegOf(t, photo(1200, 800)), 0o600); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestPage(t *testing.T) {
 
 // A failed task is shown, and so is what the others did.
 func TestPageShowsAFailedTask(t *testing.T) {
-	cfg := testConfig(t)
+	cfg := config{}
 	cfg.smtp = deadAddress(t)
 	addr, _ := serve(t, cfg)
 	b := open(t, "http://"+addr)

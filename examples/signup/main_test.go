@@ -28,13 +28,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testConfig has a database that goes with the test.
-func testConfig(t *testing.T) config {
-	t.Helper()
-	return config{database: "sqlite:" + filepath.Join(t.TempDir(), "signup.db")}
+// queueIn has the database in a file of a test.
+func queueIn(dir string) wake.Option {
+	return wake.Queue("sqlite:" + filepath.Join(dir, "signup.db"))
 }
 
-// start runs the service in memory. The state is for looking behind it.
+// start runs the service without a port. Queued tasks wait for RunQueue. The state is for looking behind it.
 func start(t *testing.T, cfg config, opts ...waketest.Option) (*waketest.Client, *State) {
 	t.Helper()
 	life, state := watched(cfg)
@@ -53,7 +52,7 @@ func watched(cfg config) (lifespan.Func[*State], <-chan *State) {
 	}, state
 }
 
-// serve runs the service on a port of its own and returns the port's address.
+// serve runs the service, its workers too, on a port of its own and returns the port's address.
 func serve(t *testing.T, cfg config, opts ...wake.Option) (addr string, state *State) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -63,6 +62,7 @@ func serve(t *testing.T, cfg config, opts ...wake.Option) (addr string, state *S
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	life, yielded := watched(cfg)
+	opts = append([]wake.Option{queueIn(t.TempDir())}, opts...)
 	opts = append(opts,
 		wake.Listener(listener),
 		wake.Logger(slog.New(slog.NewTextHandler(t.Output(), nil))),

@@ -71,7 +71,7 @@ func store(ctx context.Context, queue *wake.Outbox, username string, picture []b
 		for _, task := range tasks {
 			ids = append(ids, tx.Add(task))
 		}
-		return users.AddTo(ctx, tx, username, nil)
+		return users.AddTo(ctx, tx, username, picture)
 	})
 	return ids, err
 }

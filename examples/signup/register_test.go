@@ -66,7 +66,7 @@ func expectData(t *testing.T, client *waketest.Client, users ...string) {
 
 func TestRegistrationWithPicture(t *testing.T) {
 	t.Parallel()
-	client, state := start(t, testConfig(t))
+	client, state := start(t, config{})
 	expectData(t, client)
 	mustRegister(t, client, "Ada", jpegOf(t, photo(900, 600)))
 
@@ -93,7 +93,7 @@ func TestRegistrationWithPicture(t *testing.T) {
 
 func TestRegistrationWithoutBody(t *testing.T) {
 	t.Parallel()
-	client, state := start(t, testConfig(t))
+	client, state := start(t, config{})
 	mustRegister(t, client, "Ada", nil)
 	if res := client.Post("/register/grace_hopper-2", "", "Content-Type", "application/x-www-form-urlencoded"); res.Status != http.StatusOK {
 		t.Errorf("an empty form as curl sends it: %s", res)
@@ -116,7 +116,7 @@ func TestRegistrationWithoutBody(t *testing.T) {
 
 func TestTakenUsernameAddsNothing(t *testing.T) {
 	t.Parallel()
-	client, state := start(t, testConfig(t))
+	client, state := start(t, config{})
 	mustRegister(t, client, "Ada", nil)
 	before := dataOf(t, client)
 	for _, username := range []string{"Ada", "ada"} {
@@ -145,7 +145,7 @@ func TestOneFailingTaskDoesNotStopTheNext(t *testing.T) {
 		http.Error(w, "secret of the CRM", http.StatusServiceUnavailable)
 	}))
 	t.Cleanup(crmServer.Close)
-	cfg := testConfig(t)
+	cfg := config{}
 	cfg.smtp, cfg.crm = deadAddress(t), crmServer.URL
 	client, state := start(t, cfg, waketest.AllowTaskErrors())
 	mustRegister(t, client, "Ada", pngOf(t, photo(300, 200)))
@@ -199,7 +199,7 @@ func expectSteps(t *testing.T, state *State, username string, want ...string) {
 
 func TestEventsReachTheBrowser(t *testing.T) {
 	t.Parallel()
-	client, _ := start(t, testConfig(t))
+	client, _ := start(t, config{})
 	res, err := client.HTTP().Get(client.URL("/events"))
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestEventsReachTheBrowser(t *testing.T) {
 
 func TestOpenAPIDocumentsTheFormAsOptional(t *testing.T) {
 	t.Parallel()
-	client, _ := start(t, testConfig(t))
+	client, _ := start(t, config{})
 	var doc struct {
 		Paths map[string]struct {
 			Post struct {
@@ -260,7 +260,7 @@ func TestStartRefuses(t *testing.T) {
 		"smtp":      {func(c *config) { c.smtp = "localhost" }, "SIGNUP_SMTP"},
 		"crm":       {func(c *config) { c.crm = "localhost:1" }, "SIGNUP_CRM"},
 	} {
-		cfg := testConfig(t)
+		cfg := config{}
 		test.change(&cfg)
 		err := newApp(cfg).Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {

@@ -134,6 +134,18 @@ func TestErrorQuotesTheAnswerBriefly(t *testing.T) {
 	}
 }
 
+func TestOnlyARefusalForGoodIsOne(t *testing.T) {
+	t.Parallel()
+	for status, final := range map[int]bool{400: true, 422: true, 401: false, 404: false, 408: false, 429: false, 500: false, 503: false} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		err := newClient(t, server.URL).Add(t.Context(), contact("ada"))
+		if err == nil || errors.Is(err, crm.ErrRefused) != final {
+			t.Errorf("after %d: %v, want ErrRefused: %t", status, err, final)
+		}
+		server.Close()
+	}
+}
+
 func TestAddEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})

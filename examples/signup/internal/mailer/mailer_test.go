@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/emersion/go-smtp"
 	"go.uber.org/goleak"
 
 	"github.com/wake-go/wake/examples/signup/internal/catcher"
@@ -63,6 +64,39 @@ func TestNobodyListens(t *testing.T) {
 	err := newMailer(t, addr).SendWelcome(t.Context(), "ada")
 	if err == nil || !strings.Contains(err.Error(), "ada@example.test") {
 		t.Errorf("SendWelcome = %v, want an error with the address", err)
+	}
+}
+
+// refusing is a server that takes no recipient.
+type refusing struct {
+	smtp.Session
+	code int
+}
+
+func (r refusing) NewSession(*smtp.Conn) (smtp.Session, error) { return r, nil }
+func (r refusing) Mail(string, *smtp.MailOptions) error        { return nil }
+func (r refusing) Reset()                                      {}
+func (r refusing) Logout() error                               { return nil }
+func (r refusing) Rcpt(string, *smtp.RcptOptions) error {
+	return &smtp.SMTPError{Code: r.code, Message: "no"}
+}
+
+func TestOnlyARefusalForGoodIsOne(t *testing.T) {
+	t.Parallel()
+	for code, final := range map[int]bool{450: false, 452: false, 550: true, 554: true} {
+		listener := listen(t)
+		server := smtp.NewServer(refusing{code: code})
+		ended := make(chan error, 1)
+		go func() { ended <- server.Serve(listener) }()
+		err := newMailer(t, listener.Addr().String()).SendWelcome(t.Context(), "ada")
+		if err == nil || errors.Is(err, mailer.ErrRefused) != final {
+			t.Errorf("after %d: %v, want ErrRefused: %t", code, err, final)
+		}
+		server.Close()
+		<-ended
+	}
+	if err := newMailer(t, "127.0.0.1:1").SendWelcome(t.Context(), "ada"); errors.Is(err, mailer.ErrRefused) {
+		t.Errorf("nobody listens: %v", err)
 	}
 }
 

@@ -6,38 +6,52 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/wake-go/wake/durable/sqlite"
 	"github.com/wake-go/wake/examples/signup/internal/users"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func open(t *testing.T) (*users.Store, string) {
+// open opens a new database the way the application does.
+func open(t *testing.T) (*users.Store, *sql.DB) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "signup.db")
-	store, err := users.Open(t.Context(), "sqlite:"+path)
+	file, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "signup.db"), Relaxed: true, Ballast: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
+		if err := file.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return store, path
+	store, err := users.New(t.Context(), file.DB())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store, file.DB()
 }
 
-func add(t *testing.T, store *users.Store, username string, picture []byte) {
+// tryAdd adds a user in a transaction of its own.
+func tryAdd(ctx context.Context, db *sql.DB, username string, picture []byte) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := users.AddTo(ctx, tx, username, picture); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+func add(t *testing.T, db *sql.DB, username string, picture []byte) {
 	t.Helper()
-	if err := store.Add(t.Context(), username, picture); err != nil {
+	if err := tryAdd(t.Context(), db, username, picture); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -61,9 +75,9 @@ func TestEmptyListIsNotNil(t *testing.T) {
 
 func TestNewestFirst(t *testing.T) {
 	t.Parallel()
-	store, _ := open(t)
+	store, db := open(t)
 	for i := range 20 {
-		add(t, store, fmt.Sprintf("user-%02d", i), nil)
+		add(t, db, fmt.Sprintf("user-%02d", i), nil)
 	}
 	for i, u := range all(t, store) {
 		if want := fmt.Sprintf("user-%02d", 19-i); u.Username != want {
@@ -74,10 +88,10 @@ func TestNewestFirst(t *testing.T) {
 
 func TestTaken(t *testing.T) {
 	t.Parallel()
-	store, _ := open(t)
-	add(t, store, "Ada", []byte("first"))
+	store, db := open(t)
+	add(t, db, "Ada", []byte("first"))
 	for _, name := range []string{"Ada", "ada", "ADA"} {
-		if err := store.Add(t.Context(), name, []byte("second")); !errors.Is(err, users.ErrTaken) {
+		if err := tryAdd(t.Context(), db, name, []byte("second")); !errors.Is(err, users.ErrTaken) {
 			t.Errorf("Add(%q) = %v, want ErrTaken", name, err)
 		}
 	}
@@ -89,11 +103,11 @@ func TestTaken(t *testing.T) {
 
 func TestOneOfManyWins(t *testing.T) {
 	t.Parallel()
-	store, _ := open(t)
+	store, db := open(t)
 	var wg sync.WaitGroup
 	errs := make([]error, 16)
 	for i := range errs {
-		wg.Go(func() { errs[i] = store.Add(t.Context(), "ada", nil) })
+		wg.Go(func() { errs[i] = tryAdd(t.Context(), db, "ada", nil) })
 	}
 	wg.Wait()
 	won := 0
@@ -112,9 +126,9 @@ func TestOneOfManyWins(t *testing.T) {
 
 func TestTasksMarkTheUser(t *testing.T) {
 	t.Parallel()
-	store, _ := open(t)
-	add(t, store, "ada", nil)
-	add(t, store, "bob", nil)
+	store, db := open(t)
+	add(t, db, "ada", nil)
+	add(t, db, "bob", nil)
 	marks := map[string]func(context.Context, string) error{
 		"logged": store.MarkLogged, "emailed": store.MarkEmailed, "crm": store.MarkCRM,
 	}
@@ -139,9 +153,9 @@ func TestTasksMarkTheUser(t *testing.T) {
 
 func TestThumbnailReplacesTheUpload(t *testing.T) {
 	t.Parallel()
-	store, _ := open(t)
+	store, db := open(t)
 	upload := bytes.Repeat([]byte{1, 0, 255}, 1<<20)
-	add(t, store, "ada", upload)
+	add(t, db, "ada", upload)
 	if got, err := store.Upload(t.Context(), "ada"); err != nil || !bytes.Equal(got, upload) {
 		t.Fatalf("Upload gave %d bytes, %v", len(got), err)
 	}
@@ -168,18 +182,24 @@ func TestThumbnailReplacesTheUpload(t *testing.T) {
 	}
 }
 
+func TestGet(t *testing.T) {
+	t.Parallel()
+	store, db := open(t)
+	add(t, db, "Ada", nil)
+	if err := store.MarkEmailed(t.Context(), "Ada"); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := store.Get(t.Context(), "ada"); err != nil || u.Username != "Ada" || !u.Emailed || u.CRM || u.Picture != nil {
+		t.Errorf("Get = %+v, %v", u, err)
+	}
+	if _, err := store.Get(t.Context(), "nobody"); !errors.Is(err, users.ErrUnknown) {
+		t.Errorf("Get of nobody = %v, want ErrUnknown", err)
+	}
+}
+
 func TestAddToIsPartOfTheTransaction(t *testing.T) {
 	t.Parallel()
-	db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "shared.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	store, err := users.New(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store, db := open(t)
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -193,73 +213,17 @@ func TestAddToIsPartOfTheTransaction(t *testing.T) {
 	if list := all(t, store); len(list) != 0 {
 		t.Errorf("after the rollback: %v", list)
 	}
-	if err := store.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := db.PingContext(t.Context()); err != nil {
-		t.Errorf("Close closed a database that is not its own: %v", err)
-	}
 }
 
-func TestUsersSurviveReopening(t *testing.T) {
+func TestTablesAreCreatedOnce(t *testing.T) {
 	t.Parallel()
-	url := "sqlite:" + filepath.Join(t.TempDir(), "a name % with #odd? characters.db")
-	if _, err := users.Open(t.Context(), url); err == nil {
-		t.Fatal("a path with a question mark was accepted")
+	_, db := open(t)
+	add(t, db, "ada", nil)
+	again, err := users.New(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
 	}
-	url = "sqlite:" + filepath.Join(t.TempDir(), "a name % with odd characters.db")
-	for range 2 {
-		store, err := users.Open(t.Context(), url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = store.Add(t.Context(), "ada", nil)
-		if err != nil && !errors.Is(err, users.ErrTaken) {
-			t.Error(err)
-		}
-		if list := all(t, store); len(list) != 1 {
-			t.Errorf("%d users, want 1", len(list))
-		}
-		if err := store.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestFilesArePrivate(t *testing.T) {
-	t.Parallel()
-	store, path := open(t)
-	add(t, store, "ada", nil)
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		info, err := os.Stat(path + suffix)
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		if mode := info.Mode().Perm(); mode != 0o600 {
-			t.Errorf("%s has mode %o, want 600", filepath.Base(path)+suffix, mode)
-		}
-	}
-}
-
-func TestOpenRefuses(t *testing.T) {
-	t.Parallel()
-	for _, url := range []string{
-		"", "signup.db", "postgres://localhost/signup", "mysql:signup", "sqlite:", "sqlite::memory:",
-		"sqlite://signup.db", "sqlite:signup.db?mode=memory",
-	} {
-		store, err := users.Open(t.Context(), url)
-		if err == nil {
-			t.Errorf("Open(%q) succeeded", url)
-			store.Close()
-			continue
-		}
-		if !strings.Contains(err.Error(), fmt.Sprintf("%q", url)) || !strings.Contains(err.Error(), "write sqlite:") {
-			t.Errorf("Open(%q): %v; want the value and what to write instead", url, err)
-		}
-	}
-	_, err := users.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "missing", "signup.db"))
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Open in a missing directory: %v", err)
+	if list := all(t, again); len(list) != 1 {
+		t.Errorf("%d users, want 1", len(list))
 	}
 }

@@ -3,6 +3,7 @@
 import { Form } from "./form.js";
 import { Mail } from "./mail.js";
 import { People } from "./people.js";
+import { taskLinks, taskStates } from "./queue.js";
 import { Timeline } from "./timeline.js";
 
 const form = new Form();
@@ -12,8 +13,8 @@ const mail = new Mail();
 
 form.onStart = (username, hasPicture) => timeline.start(username, hasPicture);
 form.onFailure = () => timeline.clear();
-form.onAnswer = (username, milliseconds) => {
-  timeline.answer(milliseconds);
+form.onAnswer = (username, milliseconds, response) => {
+  timeline.answer(milliseconds, taskLinks(response.headers.get("Link")));
   announce(`Answered in ${format(milliseconds)}.`);
   mail.show(username);
   refresh();
@@ -36,10 +37,13 @@ let refreshing = null;
 function refresh() {
   refreshing ??= setTimeout(async () => {
     refreshing = null;
-    const [users] = await Promise.all([people.load(), mail.load()]);
+    const [users, states] = await Promise.all([people.load(), taskStates(timeline.unfinished()), mail.load()]);
+    for (const state of states) timeline.queued(state);
     if (users) timeline.reconcile(users);
   }, 120);
 }
+
+let process = null; // that answers
 
 function listen() {
   const live = document.getElementById("live");
@@ -48,6 +52,10 @@ function listen() {
     live.firstElementChild.textContent = text;
   };
   const events = new EventSource("/events");
+  events.addEventListener("process", ({ data }) => {
+    if (process !== null && process !== data) timeline.restarted();
+    process = data;
+  });
   events.onopen = () => {
     say("open", "Live");
     refresh();
@@ -60,11 +68,11 @@ function listen() {
   events.onmessage = (message) => {
     const event = JSON.parse(message.data);
     timeline.event(event);
-    if (event.state === "done" || event.state === "failed") refresh();
+    if (event.state !== "running") refresh();
   };
 }
 
-// Tasks may run in another process, whose events this one does not see: the database has the truth.
+// Tasks may run in another process, of whose events this page does not hear: the database has the truth.
 setInterval(() => {
   if (timeline.pending()) refresh();
 }, 2000);

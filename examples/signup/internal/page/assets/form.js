@@ -14,7 +14,7 @@ const headlines = {
 };
 
 export class Form {
-  // Called with (username, hasPicture), with (username, milliseconds), and with nothing.
+  // Called with (username, hasPicture), with (username, milliseconds, response), and with nothing.
   onStart = () => {};
   onAnswer = () => {};
   onFailure = () => {};
@@ -118,7 +118,7 @@ export class Form {
       this.#form.reset();
       this.#choose();
       this.#username.focus({ preventScroll: true });
-      this.onAnswer(username, milliseconds);
+      this.onAnswer(username, milliseconds, response);
     } catch {
       this.#show("No answer", "The service cannot be reached, or it refused the upload halfway. Please try again.", []);
     } finally {

@@ -15,8 +15,8 @@ export class Mail {
       const response = await fetch("/mail", { cache: "no-store" });
       if (response.status === 404) return this.#say("Mail goes to an outside server; its mailbox is there.");
       if (!response.ok) return;
-      const { messages } = await response.json();
-      this.#draw(messages);
+      const { messages, note } = await response.json();
+      this.#draw(messages, note);
     } catch {
       // the state of the connection is shown at the top
     }
@@ -30,10 +30,10 @@ export class Mail {
     this.#last = "";
   }
 
-  #draw(messages) {
+  #draw(messages, note) {
     const mine = (message) => message.to.some((to) => to.toLowerCase() === this.#for);
     const message = messages.find(mine) ?? (this.#for === null ? messages[0] : undefined);
-    if (!message) return this.#say(messages.length === 0 ? "The built-in mail catcher is empty." : "On its way…");
+    if (!message) return this.#say(note ?? (messages.length === 0 ? "The built-in mail catcher is empty." : "On its way…"));
     const now = JSON.stringify([message, messages.length]);
     if (now !== this.#last) this.#root.replaceChildren(letter(message, messages.length));
     this.#last = now;

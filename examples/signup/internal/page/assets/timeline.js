@@ -1,13 +1,17 @@
 // The timeline of one registration: the request, the answer, and the work after it.
 
 const tasks = [
-  { step: "log_registration", label: "Log the registration", field: "logged" },
-  { step: "send_welcome_email", label: "Send a welcome mail", field: "emailed" },
-  { step: "resize_picture", label: "Resize the picture", field: "picture" },
-  { step: "update_crm", label: "Update the CRM", field: "crm" },
+  { step: "log_registration", label: "Log the registration", field: "logged", where: "memory" },
+  { step: "send_welcome_email", label: "Send a welcome mail", field: "emailed", where: "disk" },
+  { step: "resize_picture", label: "Resize the picture", field: "picture", where: "disk" },
+  { step: "update_crm", label: "Update the CRM", field: "crm", where: "disk" },
 ];
 
-const words = { waiting: "waiting", running: "running", done: "done", failed: "failed", skipped: "no picture", empty: "" };
+const words = {
+  waiting: "waiting", running: "running", retrying: "retrying", failed: "failed", lost: "lost", skipped: "no picture", empty: "",
+};
+
+const settled = new Set(["done", "skipped", "lost"]);
 
 export class Timeline {
   // Called with (username, sentence) when nothing is left to do.
@@ -25,7 +29,7 @@ export class Timeline {
   constructor() {
     const list = document.getElementById("steps");
     this.#rows.set("request", new Row(list, "Your request"));
-    for (const { step, label } of tasks) this.#rows.set(step, new Row(list, label));
+    for (const { step, label, where } of tasks) this.#rows.set(step, new Row(list, label, where));
     this.clear();
   }
 
@@ -41,15 +45,17 @@ export class Timeline {
   start(username, hasPicture) {
     const steps = new Map(tasks.map(({ step }) => [step, { state: "waiting", start: null, end: null, detail: "" }]));
     if (!hasPicture) steps.get("resize_picture").state = "skipped";
-    this.#run = { username, started: performance.now(), answer: null, steps, offset: null, finished: false };
+    this.#run = { username, started: performance.now(), answer: null, steps, links: new Map(), offset: null, finished: false };
     this.#root.dataset.phase = "request";
     this.#answered.hidden = this.#sum.hidden = this.#thumbnail.hidden = true;
     this.#lead.hidden = true;
     this.#redraw();
   }
 
-  answer(milliseconds) {
+  // Links are where the queue tells of the tasks on disk, by step.
+  answer(milliseconds, links) {
     this.#run.answer = milliseconds;
+    this.#run.links = links;
     this.#root.dataset.phase = "after";
     this.#answered.textContent = `Answered in ${duration(milliseconds)}`;
     this.#answered.hidden = false;
@@ -60,6 +66,12 @@ export class Timeline {
     return this.#run !== null && !this.#run.finished;
   }
 
+  // Returns the links of the tasks on disk that are not done.
+  unfinished() {
+    if (this.#run === null) return [];
+    return [...this.#run.links].filter(([step]) => this.#run.steps.get(step).state !== "done").map(([, link]) => link);
+  }
+
   // Steps are kept in the service's time, whose clock need not agree with this page's. The event that came fastest tells
   // best how the two differ.
   event({ username, step, state, detail, at }) {
@@ -68,11 +80,51 @@ export class Timeline {
     const time = parseTime(at);
     if (!seen || Number.isNaN(time) || !sameName(username, run.username) || seen.state === "done") return;
     run.offset = Math.min(run.offset ?? Infinity, performance.now() - run.started - time);
-    seen.start ??= time;
+    seen.start = state === "running" ? time : (seen.start ?? time);
     seen.end = state === "running" ? null : time;
     seen.state = state;
     seen.detail = detail ?? "";
     this.#finish();
+  }
+
+  // Takes over what the queue says of a task on disk, whichever process runs it.
+  queued({ id, kind, state, attempt, run_at, finished_at, progress }) {
+    const run = this.#run;
+    const seen = run?.steps.get(kind);
+    if (!seen || !run.links.get(kind)?.endsWith(id) || seen.state === "done") return;
+    const now = performance.now() - run.started;
+    run.offset ??= now - Date.now();
+    switch (state) {
+      case "succeeded":
+        seen.end = parseTime(finished_at);
+        Object.assign(seen, { state: "done", start: seen.start ?? seen.end, detail: "" });
+        break;
+      case "dead":
+      case "cancelled":
+        Object.assign(seen, { state: "failed", detail: "It did not work. The service's log says why." });
+        break;
+      case "scheduled":
+        Object.assign(seen, { state: "retrying", detail: `Attempt ${attempt} did not work. The next one is at ${clock(run_at)}.` });
+        break;
+      case "running":
+        if (seen.state !== "running") Object.assign(seen, { start: now - run.offset, end: null });
+        Object.assign(seen, { state, detail: progress ? `Step ${progress.done} of ${progress.total}: ${progress.message}` : "" });
+        break;
+      case "ready": // the process that ran it has ended, or none has come to it yet
+        Object.assign(seen, { state: "waiting", start: null, end: null, detail: "" });
+        break;
+    }
+    this.#finish();
+  }
+
+  // Another process answers than before. What was in the memory of that one is lost, unless it was stopped gently.
+  restarted() {
+    for (const { step, where } of tasks) {
+      const seen = this.#run?.steps.get(step);
+      if (where !== "memory" || !seen || seen.state === "done" || seen.state === "failed") continue;
+      Object.assign(seen, { state: "lost", start: null, end: null, detail: "It was in the memory of a process that has ended." });
+    }
+    if (this.#run?.answer) this.#finish();
   }
 
   // Corrects what events did not say from the list of users.
@@ -85,9 +137,8 @@ export class Timeline {
     for (const { step, field } of tasks) {
       const seen = run.steps.get(step);
       if (!user[field] || seen.state === "done") continue;
-      seen.state = "done";
-      seen.end ??= now - run.offset;
-      seen.start ??= seen.end;
+      const end = seen.end ?? now - run.offset;
+      Object.assign(seen, { state: "done", start: seen.start ?? end, end, detail: "" });
     }
     this.#finish();
   }
@@ -97,10 +148,11 @@ export class Timeline {
     this.#redraw();
     if (run.steps.get("resize_picture").state === "done") this.#showThumbnail(run.username);
     const steps = [...run.steps.values()];
-    if (run.finished || run.answer === null || !steps.every(({ state }) => state === "done" || state === "skipped")) return;
+    if (run.finished || run.answer === null || !steps.every(({ state }) => settled.has(state))) return;
     run.finished = true;
     const work = steps.reduce((sum, { start, end }) => sum + (end === null ? 0 : end - start), 0);
-    const sentence = `You waited ${duration(run.answer)}. Another ${duration(work)} of work came after the answer.`;
+    const lost = steps.some(({ state }) => state === "lost") ? " What was in memory alone is lost." : "";
+    const sentence = `You waited ${duration(run.answer)}. Another ${duration(work)} of work came after the answer.${lost}`;
     this.#sum.textContent = sentence;
     this.#sum.hidden = false;
     this.onFinish(run.username, sentence);
@@ -145,12 +197,18 @@ export class Timeline {
 
 // Row is one line of the timeline.
 class Row {
-  constructor(list, label) {
+  constructor(list, label, where = "") {
     this.item = document.createElement("li");
     this.item.className = "step";
     const name = document.createElement("span");
     name.className = "step-name";
     name.textContent = label;
+    if (where) {
+      const tag = document.createElement("span");
+      tag.className = `where ${where}`;
+      tag.textContent = where;
+      name.append(" ", tag);
+    }
     this.note = document.createElement("span");
     this.note.className = "step-note";
     this.track = document.createElement("span");
@@ -168,7 +226,7 @@ class Row {
   set(state, detail = "", start = null, end = null, total = 1) {
     const took = start === null ? "" : duration(end - start);
     const note = state === "done" ? took : words[state];
-    const why = state === "failed" ? detail : "";
+    const why = state === "done" ? "" : detail;
     this.item.dataset.state = state;
     if (this.note.textContent !== note) this.note.textContent = note;
     if (this.detail.textContent !== why) this.detail.textContent = why;
@@ -190,6 +248,10 @@ function duration(milliseconds) {
   if (milliseconds >= 995) return `${(milliseconds / 1000).toFixed(1)} s`;
   if (milliseconds >= 9.95) return `${Math.round(milliseconds)} ms`;
   return `${milliseconds.toFixed(1)} ms`;
+}
+
+function clock(time) {
+  return new Date(time).toLocaleTimeString();
 }
 
 function sameName(a, b) {
