@@ -237,10 +237,9 @@ func heap() (live, allocated uint64) {
 }
 
 func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
-	cfg := config{}
 	tempDir := t.TempDir()
 	t.Setenv("TMPDIR", tempDir) // where large forms wait
-	addr, _ := serve(t, cfg, wake.HeaderTimeout(300*time.Millisecond), wake.BodyTimeout(2*time.Second))
+	addr, _ := serve(t, config{}, wake.HeaderTimeout(300*time.Millisecond), wake.BodyTimeout(2*time.Second))
 	body, contentType := form(t, "picture", pngOf(t, photo(64, 64)))
 	if answer, body := send(t, addr, request("Ada", "Content-Type: "+contentType, body)); answer == nil || answer.StatusCode != http.StatusOK {
 		t.Fatalf("a good request is refused: %v %s", answer, body)

@@ -270,9 +270,7 @@ func TestPage(t *testing.T) {
 
 // A failed task is shown, and so is what the others did.
 func TestPageShowsAFailedTask(t *testing.T) {
-	cfg := config{}
-	cfg.smtp = deadAddress(t)
-	addr, _ := serve(t, cfg)
+	addr, _ := serve(t, config{smtp: deadAddress(t)})
 	b := open(t, "http://"+addr)
 	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
 	b.signUp("Ada", "")

@@ -127,7 +127,7 @@ func TestSIGTERMWaitsForTheTasks(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 
-	store, err := users.Open(t.Context(), "sqlite:"+filepath.Join(p.dir, "signup.db")) // the default
+	store, err := openUsers(t, p.dir) // the default
 	if err != nil {
 		t.Fatal(err)
 	}

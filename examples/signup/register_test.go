@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"image"
@@ -11,10 +12,14 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/wake-go/wake"
+	"github.com/wake-go/wake/durable"
+	"github.com/wake-go/wake/durable/memory"
 	"github.com/wake-go/wake/examples/signup/internal/crm"
 	"github.com/wake-go/wake/examples/signup/internal/progress"
 	"github.com/wake-go/wake/waketest"
@@ -32,6 +37,7 @@ func post(t *testing.T, client *waketest.Client, username string, picture []byte
 	return client.Post("/register/"+username, body, "Content-Type", contentType)
 }
 
+// mustRegister registers a user; the queued tasks wait.
 func mustRegister(t *testing.T, client *waketest.Client, username string, picture []byte) {
 	t.Helper()
 	res := post(t, client, username, picture)
@@ -69,6 +75,8 @@ func TestRegistrationWithPicture(t *testing.T) {
 	client, state := start(t, config{})
 	expectData(t, client)
 	mustRegister(t, client, "Ada", jpegOf(t, photo(900, 600)))
+	expectData(t, client, `{"username":"Ada","registered_at":"T","logged":true,"emailed":false,"crm":false,"picture":null}`)
+	client.RunQueue()
 
 	expectData(t, client, `{"username":"Ada","registered_at":"T","logged":true,"emailed":true,"crm":true,"picture":"/pictures/Ada"}`)
 	if got, want := state.CRMStub.Contacts(), []crm.Contact{{Username: "Ada", Email: "Ada@example.test"}}; !reflect.DeepEqual(got, want) {
@@ -101,6 +109,7 @@ func TestRegistrationWithoutBody(t *testing.T) {
 	if res := client.Post("/register/"+strings.Repeat("x", 32), nil); res.Status != http.StatusOK {
 		t.Errorf("a long name: %s", res)
 	}
+	client.RunQueue()
 	expectData(t, client,
 		fmt.Sprintf(`{"username":"%s","registered_at":"T","logged":true,"emailed":true,"crm":true,"picture":null}`, strings.Repeat("x", 32)),
 		`{"username":"grace_hopper-2","registered_at":"T","logged":true,"emailed":true,"crm":true,"picture":null}`,
@@ -118,9 +127,10 @@ func TestTakenUsernameAddsNothing(t *testing.T) {
 	t.Parallel()
 	client, state := start(t, config{})
 	mustRegister(t, client, "Ada", nil)
+	client.RunQueue()
 	before := dataOf(t, client)
-	for _, username := range []string{"Ada", "ada"} {
-		res := post(t, client, username, pngOf(t, photo(40, 40)))
+	for username, picture := range map[string][]byte{"Ada": nil, "ada": nil, "ADA": pngOf(t, photo(40, 40))} {
+		res := post(t, client, username, picture)
 		var problem struct {
 			Status int
 			Detail string
@@ -131,6 +141,11 @@ func TestTakenUsernameAddsNothing(t *testing.T) {
 			t.Errorf("%s: %s", username, res)
 		}
 	}
+	mails, contacts, pictures := waketest.Queued(client, SendWelcomeEmail), waketest.Queued(client, UpdateCRM), waketest.Queued(client, ResizePicture)
+	if len(mails) != 1 || len(contacts) != 1 || len(pictures) != 0 {
+		t.Errorf("the queue has mails to %q, contacts %q and pictures of %q; want those of one registration", mails, contacts, pictures)
+	}
+	client.RunQueue()
 	if after := dataOf(t, client); after != before {
 		t.Errorf("before: %s\nafter:  %s", before, after)
 	}
@@ -139,21 +154,20 @@ func TestTakenUsernameAddsNothing(t *testing.T) {
 	}
 }
 
-func TestOneFailingTaskDoesNotStopTheNext(t *testing.T) {
+func TestOneFailingTaskDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
 	crmServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "secret of the CRM", http.StatusServiceUnavailable)
+		http.Error(w, "secret of the CRM", http.StatusUnprocessableEntity)
 	}))
 	t.Cleanup(crmServer.Close)
-	cfg := config{}
-	cfg.smtp, cfg.crm = deadAddress(t), crmServer.URL
-	client, state := start(t, cfg, waketest.AllowTaskErrors())
+	client, state := start(t, config{smtp: deadAddress(t), crm: crmServer.URL}, waketest.AllowTaskErrors())
 	mustRegister(t, client, "Ada", pngOf(t, photo(300, 200)))
+	client.RunQueue()
 
 	expectData(t, client, `{"username":"Ada","registered_at":"T","logged":true,"emailed":false,"crm":false,"picture":"/pictures/Ada"}`)
 	expectSteps(t, state, "Ada",
 		"log_registration running", "log_registration done",
-		"send_welcome_email running", "send_welcome_email failed",
+		"send_welcome_email running", "send_welcome_email retrying",
 		"resize_picture running", "resize_picture done",
 		"update_crm running", "update_crm failed")
 	if res := client.Get("/mail"); res.Status != http.StatusNotFound {
@@ -172,7 +186,8 @@ func deadAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// expectSteps looks at the progress of a user whose tasks have ended, and that it tells nothing of an error's text.
+// expectSteps looks at the progress of each step of a user whose tasks have ended, and that it tells nothing of an
+// error's text. Steps run beside each other.
 func expectSteps(t *testing.T, state *State, username string, want ...string) {
 	t.Helper()
 	news, err := state.Progress.Subscribe()
@@ -187,11 +202,16 @@ func expectSteps(t *testing.T, state *State, username string, want ...string) {
 			continue
 		}
 		got = append(got, event.Step+" "+string(event.State))
-		failed := event.State == progress.Failed
+		failed := event.State == progress.Failed || event.State == progress.Retrying
 		if failed != (event.Detail != "") || regexp.MustCompile(`secret|refused|503|127\.0`).MatchString(event.Detail) {
 			t.Errorf("%s %s says %q", event.Step, event.State, event.Detail)
 		}
 	}
+	byStep := func(a, b string) int {
+		return strings.Compare(strings.Fields(a)[0], strings.Fields(b)[0])
+	}
+	slices.SortStableFunc(got, byStep)
+	slices.SortStableFunc(want, byStep)
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("progress:\n%q\nwant:\n%q", got, want)
 	}
@@ -206,14 +226,20 @@ func TestEventsReachTheBrowser(t *testing.T) {
 	}
 	defer res.Body.Close()
 	mustRegister(t, client, "Ada", nil)
-	line, err := bufio.NewReader(res.Body).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
+	lines := bufio.NewScanner(res.Body)
+	next := func() (line string) {
+		if !lines.Scan() {
+			t.Fatalf("the stream has ended: %v", lines.Err())
+		}
+		return lines.Text()
 	}
-	first, ok := strings.CutPrefix(line, "data: ")
+	if name, process := next(), next(); name != "event: process" || !strings.HasPrefix(process, `data: "20`) || next() != "" {
+		t.Errorf("the first event is %q with %q", name, process)
+	}
+	first, ok := strings.CutPrefix(next(), "data: ")
 	var event progress.Event
 	if err := json.Unmarshal([]byte(first), &event); !ok || err != nil || event.Username != "Ada" || event.State != progress.Running {
-		t.Errorf("first event %q: %v", line, err)
+		t.Errorf("event %q: %v", first, err)
 	}
 }
 
@@ -251,18 +277,21 @@ func TestOpenAPIDocumentsTheFormAsOptional(t *testing.T) {
 
 func TestStartRefuses(t *testing.T) {
 	t.Parallel()
+	file := queueIn(t.TempDir())
 	for name, test := range map[string]struct {
-		change func(*config)
-		want   string
+		cfg   config
+		queue wake.Option
+		want  string
 	}{
-		"postgres":  {func(c *config) { c.database = "postgres://ada:secret@localhost/signup" }, "PostgreSQL"},
-		"directory": {func(c *config) { c.database = "sqlite:" + t.TempDir() }, "WAKE_QUEUE"},
-		"smtp":      {func(c *config) { c.smtp = "localhost" }, "SIGNUP_SMTP"},
-		"crm":       {func(c *config) { c.crm = "localhost:1" }, "SIGNUP_CRM"},
+		"postgres":  {config{}, wake.Queue("postgres://ada:secret@localhost/signup"), "PostgreSQL"},
+		"directory": {config{}, wake.Queue("sqlite:" + t.TempDir()), "directory"},
+		"smtp":      {config{smtp: "localhost"}, file, "SIGNUP_SMTP"},
+		"crm":       {config{crm: "localhost:1"}, file, "SIGNUP_CRM"},
+		"no file": {config{}, wake.OpenStore(func(context.Context) (durable.Store, error) {
+			return memory.New(memory.Config{}), nil
+		}), "WAKE_QUEUE"},
 	} {
-		cfg := config{}
-		test.change(&cfg)
-		err := newApp(cfg).Run(t.Context())
+		err := newApp(test.cfg).Run(t.Context(), test.queue, wake.AdminAddr("off"))
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, want an error about %s", name, err, test.want)
 		}

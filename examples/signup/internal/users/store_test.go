@@ -103,7 +103,7 @@ func TestTaken(t *testing.T) {
 
 func TestOneOfManyWins(t *testing.T) {
 	t.Parallel()
-	store, db := open(t)
+	_, db := open(t)
 	var wg sync.WaitGroup
 	errs := make([]error, 16)
 	for i := range errs {
