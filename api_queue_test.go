@@ -197,7 +197,7 @@ func TestWhatCannotBeQueuedFailsTheOperationAndTheLogSaysWhy(t *testing.T) {
 		job  durable.Queueable
 		want string
 	}{
-		"not given to Tasks": {unlisted.With("a"), `task "unlisted": this program could not run it from the queue: give the task to app.Tasks`},
+		"not given to Tasks": {unlisted.With("a"), `"unlisted": this program could not run it from the queue: give the task to app.Tasks`},
 		"with an option":     {unlisted.With("a").Key("k"), "give the task to app.Tasks"},
 		"unstorable":         {channels.With(nil), "this program could not run it from the queue"},
 		"bad option":         {noted.With("a").Priority(4711), "priority 4711"},
@@ -218,10 +218,22 @@ func TestWhatCannotBeQueuedFailsTheOperationAndTheLogSaysWhy(t *testing.T) {
 				_, err := c2.Queue.Now(ctx, c.job)
 				return none{}, err
 			})
+			wake.Post(app, "/tx", func(ctx context.Context, _ *none, c2 wake.Call[*world]) (none, error) {
+				return none{}, c2.Queue.InTx(ctx, func(_ context.Context, tx *durable.SQLTx) error {
+					tx.Add(c.job)
+					return nil
+				})
+			})
+			wake.Post(app, "/from", func(ctx context.Context, _ *none, _ wake.Call[*world]) (none, error) {
+				_, err := wake.QueueFrom(ctx).Add(ctx, c.job)
+				return none{}, err
+			})
 			var logs logbook
 			client := waketest.Start(t, app, waketest.Store(memory.New(memory.Config{})), waketest.With(logs.option()))
 			problemOf(t, client.Post("/", nil), http.StatusInternalServerError)
-			problemOf(t, client.Post("/now", nil), http.StatusInternalServerError)
+			for _, path := range []string{"/now", "/tx", "/from"} {
+				problemOf(t, client.Post(path, nil), http.StatusInternalServerError)
+			}
 			if got := fmt.Sprint(logs.line(t, "operation failed")["error"]); !strings.Contains(got, c.want) {
 				t.Errorf("logged %q, want %q", got, c.want)
 			}

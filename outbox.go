@@ -266,17 +266,21 @@ func (e *commitError) Unwrap() error { return e.err }
 
 var errNoQueue = errors.New(`this application has no queue: give wake.Queue("sqlite:app.db") or wake.OpenStore to wake.New`)
 
-// canQueue checks that somebody will run the task.
+// canQueue checks that there is a queue for the task.
 func (in *instance) canQueue(q durable.Queueable) error {
 	if q == nil {
 		return errors.New("a nil job was added to the queue; make one with the task's With")
 	}
-	job := durable.AsJob(q)
 	if in.queue == nil {
-		return fmt.Errorf("task %q: %w", job.Kind(), errNoQueue)
+		return fmt.Errorf("task %q: %w", durable.AsJob(q).Kind(), errNoQueue)
 	}
+	return nil
+}
+
+// admit refuses a task that nobody would ever run, however it is added.
+func (in *instance) admit(job durable.Job) error {
 	if job.Policy().Local && !in.runs(job.Kind()) {
-		return fmt.Errorf("task %q: this program could not run it from the queue: give the task to app.Tasks", job.Kind())
+		return errors.New("this program could not run it from the queue: give the task to app.Tasks")
 	}
 	return nil
 }

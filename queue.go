@@ -149,7 +149,14 @@ func (in *instance) storeLife(ctx context.Context, yield func(*durable.Queue) er
 			err = errors.Join(err, fmt.Errorf("close the queue's store: %w", closing))
 		}
 	}()
-	q, err := in.cfg.queue.NewQueue(store)
+	cfg := in.cfg.queue
+	cfg.Admit = func(job durable.Job) error {
+		if err := in.admit(job); err != nil || in.cfg.queue.Admit == nil {
+			return err
+		}
+		return in.cfg.queue.Admit(job)
+	}
+	q, err := cfg.NewQueue(store)
 	if err != nil {
 		return err
 	}

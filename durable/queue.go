@@ -40,6 +40,10 @@ type QueueConfig struct {
 	// Codec seals arguments and results. Defaults to storing them as they are.
 	Codec Codec
 
+	// Admit may refuse a job before it is encoded, with the reason. Defaults to
+	// taking all.
+	Admit func(Job) error
+
 	// Redact returns what people who look at the queue may see of an argument,
 	// see [Queue.Redacted]. Defaults to all of it.
 	Redact func(kind string, payload []byte) []byte
@@ -196,7 +200,13 @@ func (q *Queue) Encode(job Queueable) (Insert, error) {
 	if job == nil {
 		return Insert{}, errors.New("durable: a nil job was added; make one with the kind's With")
 	}
-	in, err := job.durableJob().insert()
+	j := job.durableJob()
+	if q.cfg.Admit != nil && j.kind != nil {
+		if err := q.cfg.Admit(j); err != nil {
+			return Insert{}, fmt.Errorf("durable: add %q: %w", j.kind.name, err)
+		}
+	}
+	in, err := j.insert()
 	if err != nil {
 		return Insert{}, fmt.Errorf("durable: add: %w", err)
 	}

@@ -3,20 +3,23 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/wake-go/wake/durable"
+	"github.com/wake-go/wake/durable/sqlite"
 	"github.com/wake-go/wake/examples/signup/internal/users"
 	"github.com/wake-go/wake/lifespan"
 )
@@ -33,12 +36,18 @@ type process struct {
 // program starts the example in an empty directory.
 func program(t *testing.T, env ...string) *process {
 	t.Helper()
+	return programIn(t, t.TempDir(), nil, env...)
+}
+
+// programIn starts the example in a directory, and waits until it is ready or has ended.
+func programIn(t *testing.T, dir string, args []string, env ...string) *process {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{dir: t.TempDir(), ended: make(chan error, 1)}
-	p.cmd = exec.Command(self)
+	p := &process{dir: dir, ended: make(chan error, 1)}
+	p.cmd = exec.Command(self, args...)
 	p.cmd.Dir = p.dir
 	p.cmd.Env = append([]string{asProgram + "=1", "WAKE_ADDR=127.0.0.1:0", "WAKE_ADMIN=off", "HOME=" + p.dir}, env...)
 	stderr, err := p.cmd.StderrPipe()
@@ -94,19 +103,109 @@ func (p *process) exitCode(t *testing.T) int {
 	return 0
 }
 
+// kill ends the process as a power cut would.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.exitCode(t)
+}
+
+// stop ends the process as an operator does.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.exitCode(t); code != lifespan.ExitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// register returns the answer's status, 0 if there is none.
+func (p *process) register(username string) int {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	res, err := client.Post(p.url+"/register/"+username, "", nil)
+	if err != nil {
+		return 0
+	}
+	res.Body.Close()
+	return res.StatusCode
+}
+
+func (p *process) mustRegister(t *testing.T, username string) {
+	t.Helper()
+	if status := p.register(username); status != http.StatusOK {
+		t.Fatalf("the registration of %s is answered %d", username, status)
+	}
+}
+
+// users asks the running process.
+func (p *process) users(t *testing.T) []users.User {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	res, err := client.Get(p.url + "/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var data struct{ Users []users.User }
+	if err := json.NewDecoder(res.Body).Decode(&data); err != nil {
+		t.Fatal(err)
+	}
+	return data.Users
+}
+
+// untilServed waits until what servers elsewhere are told of all users is done.
+func (p *process) untilServed(t *testing.T) []users.User {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		all := p.users(t)
+		if !slices.ContainsFunc(all, func(u users.User) bool { return !u.Emailed || !u.CRM }) {
+			return all
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("not all is done after %v: %+v", patience, all)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// openUsers looks into the database of a process that has ended.
+func openUsers(t *testing.T, dir string) (*users.Store, *durable.Queue) {
+	t.Helper()
+	file, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(dir, "signup.db")}) // the default
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue := durable.NewQueue(file)
+	t.Cleanup(func() {
+		if err := errors.Join(queue.Close(context.Background()), file.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	store, err := users.New(t.Context(), file.DB())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store, queue
+}
+
 // A CRM that answers when it is told to shows that the process waits for the task that calls it.
 func TestSIGTERMWaitsForTheTasks(t *testing.T) {
 	t.Parallel()
 	called, answer := make(chan struct{}), make(chan struct{})
-	crmServer := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	crmServer := newCRM(t, func(http.ResponseWriter, *http.Request) {
 		close(called)
 		<-answer
-	}))
-	t.Cleanup(crmServer.Close)
+	})
 	let := sync.OnceFunc(func() { close(answer) })
 	t.Cleanup(let) // before the server closes, which waits
 
-	p := program(t, "SIGNUP_CRM="+crmServer.URL)
+	p := program(t, "SIGNUP_CRM="+crmServer)
 	body, contentType := form(t, "picture", jpegOf(t, photo(600, 400)))
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	res, err := client.Post(p.url+"/register/Ada", contentType, bytes.NewReader(body))
@@ -127,11 +226,7 @@ func TestSIGTERMWaitsForTheTasks(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 
-	store, err := openUsers(t, p.dir) // the default
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store, _ := openUsers(t, p.dir)
 	all, err := store.All(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +258,7 @@ func TestPostgresIsRefusedAtStart(t *testing.T) {
 	if code := p.exitCode(t); code != lifespan.ExitStart {
 		t.Errorf("exit code %d, want %d", code, lifespan.ExitStart)
 	}
-	if log := p.log.String(); !strings.Contains(log, "PostgreSQL needs the durable queue") || strings.Contains(log, "secret") {
+	if log := p.log.String(); !strings.Contains(log, "PostgreSQL is not supported") || strings.Contains(log, "secret") {
 		t.Errorf("log:\n%s", log)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,9 +120,9 @@ func stepsOf(t *testing.T, state *State, username, step string) (states []string
 // What no other attempt can change is not tried again.
 func TestARefusalIsFinal(t *testing.T) {
 	t.Parallel()
-	calls := 0
+	var calls atomic.Int32
 	crmServer := newCRM(t, func(w http.ResponseWriter, _ *http.Request) {
-		calls++
+		calls.Add(1)
 		http.Error(w, "no such field", http.StatusUnprocessableEntity)
 	})
 	client, _ := start(t, config{crm: crmServer}, waketest.AllowTaskErrors())
@@ -130,8 +131,8 @@ func TestARefusalIsFinal(t *testing.T) {
 	client.Advance(24 * time.Hour)
 	client.RunQueue()
 	view := followed(t, client, answer)["update_crm"]
-	if view.State != "dead" || calls != 1 || strings.Contains(view.Error, "field") {
-		t.Errorf("after %d calls: %+v", calls, view)
+	if view.State != "dead" || calls.Load() != 1 || strings.Contains(view.Error, "field") {
+		t.Errorf("after %d calls: %+v", calls.Load(), view)
 	}
 }
 

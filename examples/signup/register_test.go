@@ -9,7 +9,6 @@ import (
 	"image"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"regexp"
 	"slices"
@@ -156,11 +155,10 @@ func TestTakenUsernameAddsNothing(t *testing.T) {
 
 func TestOneFailingTaskDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
-	crmServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	crmServer := newCRM(t, func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "secret of the CRM", http.StatusUnprocessableEntity)
-	}))
-	t.Cleanup(crmServer.Close)
-	client, state := start(t, config{smtp: deadAddress(t), crm: crmServer.URL}, waketest.AllowTaskErrors())
+	})
+	client, state := start(t, config{smtp: deadAddress(t), crm: crmServer}, waketest.AllowTaskErrors())
 	mustRegister(t, client, "Ada", pngOf(t, photo(300, 200)))
 	client.RunQueue()
 
