@@ -6,8 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 
 	"github.com/wake-go/wake"
+	"github.com/wake-go/wake/background"
 )
 
 type State struct {
@@ -26,7 +29,7 @@ func life(ctx context.Context, yield func(*State) error) error {
 
 var (
 	LogRegistration  = wake.Define("log_registration", logRegistration)
-	SendWelcomeEmail = wake.Define("send_welcome_email", sendWelcomeEmail)
+	SendWelcomeEmail = wake.Define("send_welcome_email", sendWelcomeEmail, wake.MaxAttempts(5))
 )
 
 func logRegistration(ctx context.Context, s *State, username string) error {
@@ -46,21 +49,27 @@ type Message struct {
 }
 
 func register(ctx context.Context, in *RegisterInput, c wake.Call[*State]) (Message, error) {
-	c.Tasks.Add(LogRegistration.With(in.Username))  // these run after the response,
-	c.Tasks.Add(SendWelcomeEmail.With(in.Username)) // and only if this function returns no error
+	c.Tasks.Add(LogRegistration.With(in.Username))  // after the response, in memory
+	c.Queue.Add(SendWelcomeEmail.With(in.Username)) // on disk before the response, run at least once
 	return Message{"User registered. Check your email soon!"}, nil
 }
 
 func newSignup() *wake.App[*State] {
-	app := wake.New("Signup", "1.0", life)
+	app := wake.New("Signup", "1.0", life, wake.Queue("sqlite:signup.db"))
 	wake.Post(app, "/register/{username}", register) // state, input and output types are inferred
 	app.Tasks(LogRegistration, SendWelcomeEmail)     // tasks this program can run
 	return app
 }
 
 // The program of the README. Its main passes the application to [wake.Main];
-// here it runs until its one request has been answered.
+// here it runs until its one request has been answered and the queue is empty.
 func Example() {
+	dir, err := os.MkdirTemp("", "signup")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
@@ -69,7 +78,15 @@ func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	ended := make(chan error)
-	go func() { ended <- newSignup().Run(ctx, wake.Listener(listener), quiet) }()
+	app := newSignup()
+	queue := wake.Queue("sqlite:" + filepath.Join(dir, "signup.db"))
+	logged := make(chan struct{}, 1)
+	after := wake.OnTask(func(e background.Event) {
+		if _, ok := e.(background.TaskFinished); ok {
+			logged <- struct{}{}
+		}
+	})
+	go func() { ended <- app.Run(ctx, wake.Listener(listener), queue, after, quiet) }()
 
 	res, err := http.Post("http://"+listener.Addr().String()+"/register/Ada", "", http.NoBody)
 	if err != nil {
@@ -79,6 +96,10 @@ func Example() {
 	defer res.Body.Close()
 	answer, err := io.ReadAll(res.Body)
 	fmt.Println(res.StatusCode, string(answer), err)
+	<-logged
+	if err := app.RunQueue(ctx); err != nil { // waits for the workers
+		fmt.Println(err)
+	}
 
 	stop()
 	fmt.Println("stopped:", <-ended)

@@ -87,14 +87,15 @@ func newTaskOf(x execer, in *durable.Insert, now time.Time) (t newTask, err erro
 }
 
 const (
-	insertColumns = `INSERT INTO wake_task (id, lane, state, priority, run_at, ukey, max_attempts, created_at, extras, opts, payload) VALUES `
+	insertColumns = `INSERT INTO wake_task (created_at, id, lane, state, priority, run_at, max_attempts, opts, payload, ukey, extras) VALUES `
 
-	row1  = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	// A row that has nothing that few have. The first parameter is the time.
+	row1  = `(?1, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 0)`
 	row4  = row1 + `, ` + row1 + `, ` + row1 + `, ` + row1
 	row16 = row4 + `, ` + row4 + `, ` + row4 + `, ` + row4
 	row64 = row16 + `, ` + row16 + `, ` + row16 + `, ` + row16
 
-	insertOne   = insertColumns + row1
+	insertOne   = insertColumns + `(?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	insertKeyed = insertOne + ` ON CONFLICT (ukey) WHERE ukey IS NOT NULL DO NOTHING`
 )
 
@@ -108,18 +109,25 @@ func insertChunk(n int) (int, string) {
 	case n >= 4:
 		return 4, insertColumns + row4
 	}
-	return 1, insertOne
+	return 1, insertColumns + row1
 }
 
-func (t *newTask) args(args []any, now time.Time) []any {
-	var payload any = t.in.Payload
-	if t.in.Payload == nil {
+// rowArgs are the parameters of a plain row.
+func (t *newTask) rowArgs(args []any) []any {
+	payload := t.in.Payload
+	if payload == nil {
 		payload = []byte{}
 	}
 	if t.extras&hasBlob != 0 {
 		payload = nil
 	}
-	return append(args, t.in.ID, t.lane, t.state, t.in.Priority, t.runAt, t.ukey, t.in.MaxAttempts, micros(now), t.extras, t.opts, payload)
+	return append(args, t.in.ID, t.lane, t.state, t.in.Priority, t.runAt, t.in.MaxAttempts, t.opts, payload)
+}
+
+// args are those of insertOne.
+func (t *newTask) args(now time.Time) []any {
+	args := append(make([]any, 0, 11), micros(now))
+	return append(t.rowArgs(args), t.ukey, t.extras)
 }
 
 // insertAll inserts tasks, in their order.
@@ -157,9 +165,9 @@ func insertAll(x execer, ins []durable.Insert, now time.Time, again bool, out []
 func insertMany(x execer, tasks []newTask, now time.Time) error {
 	for len(tasks) > 0 {
 		n, statement := insertChunk(len(tasks))
-		args := make([]any, 0, n*11)
+		args := append(make([]any, 0, 1+8*n), micros(now))
 		for i := range tasks[:n] {
-			args = tasks[i].args(args, now)
+			args = tasks[i].rowArgs(args)
 		}
 		if _, err := x.exec(statement, args...); err != nil {
 			return err
@@ -182,9 +190,8 @@ func insertSingle(x execer, t *newTask, now time.Time, again bool) (durable.Inse
 			return done, err
 		}
 	}
-	var args [11]any
 	if t.ukey != nil {
-		n, err := x.exec(insertKeyed, t.args(args[:0], now)...)
+		n, err := x.exec(insertKeyed, t.args(now)...)
 		if err != nil {
 			return done, err
 		}
@@ -193,7 +200,7 @@ func insertSingle(x execer, t *newTask, now time.Time, again bool) (durable.Inse
 			done.ID, err = alias(x, t)
 			return done, err
 		}
-	} else if _, err := x.exec(insertOne, t.args(args[:0], now)...); err != nil {
+	} else if _, err := x.exec(insertOne, t.args(now)...); err != nil {
 		return done, err
 	}
 	x.inserted(t.lane, t.state, t.runAt)

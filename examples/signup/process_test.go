@@ -168,6 +168,7 @@ func (p *process) untilServed(t *testing.T) []users.User {
 		}
 		select {
 		case <-deadline:
+			dbg(t, p.dir)
 			t.Fatalf("not all is done after %v: %+v", patience, all)
 		case <-time.After(20 * time.Millisecond):
 		}
