@@ -135,6 +135,11 @@ func (r *run) call() (result []byte, err error) {
 			result, err = nil, &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
+	defer func() {
+		if err != nil {
+			_ = err.Error() // one that panics does so here, where that is its own affair
+		}
+	}()
 	payload, err := r.engine.q.opened(r.claimed.Kind, r.claimed.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: open it: %w", errPayload, err)

@@ -80,10 +80,10 @@ func newCrowd(size int) *crowd {
 func (c *crowd) register(t *testing.T, p *process, answers int32, at func()) {
 	last := c.answers.Load() + answers
 	var members sync.WaitGroup
-	for member := range 8 {
+	for member := range 4 {
 		members.Go(func() {
 			for i := range c.names {
-				i = (i + member/2*len(c.names)/4) % len(c.names)
+				i = (i + member/2*len(c.names)/2) % len(c.names)
 				if c.over[i].Load() {
 					continue
 				}
@@ -138,19 +138,28 @@ func startCRM(t *testing.T) *crm.Stub {
 	return stub
 }
 
+// Two kills meet the same tasks, the third one others: a task that was running in three crashes would be parked, as
+// what may have caused them, see [durable.MaxCrashes]. It takes seconds, because what was running in two of them runs
+// one at a time.
 func TestThreeKillsLoseNothing(t *testing.T) {
 	t.Parallel()
 	const kills = 3
 	server, mailbox := startMailServer(t)
 	stub := startCRM(t)
+	people := newCrowd(60)
 	dir := t.TempDir()
-	people := newCrowd(120)
-	for range kills {
-		p := programIn(t, dir, nil, "SIGNUP_SMTP="+server.addr(), "SIGNUP_CRM="+stub.URL())
-		people.register(t, p, 20, func() { _ = p.cmd.Process.Kill() })
+	start := func() *process {
+		return programIn(t, dir, nil, "SIGNUP_SMTP="+server.addr(), "SIGNUP_CRM="+stub.URL())
+	}
+	for kill := range kills {
+		p := start()
+		if kill == kills-1 {
+			p.untilServed(t)
+		}
+		people.register(t, p, 8, func() { _ = p.cmd.Process.Kill() })
 		p.exitCode(t)
 	}
-	p := programIn(t, dir, nil, "SIGNUP_SMTP="+server.addr(), "SIGNUP_CRM="+stub.URL())
+	p := start()
 	people.register(t, p, 0, nil)
 	all := p.untilServed(t)
 	p.stop(t)
@@ -165,7 +174,7 @@ func TestThreeKillsLoseNothing(t *testing.T) {
 	for _, message := range mailbox.Messages() {
 		twice += message.Deliveries - 1
 	}
-	if most := kills * 10; twice > most {
+	if most := kills * 20; twice > most {
 		t.Errorf("%d mails were sent again, want at most %d", twice, most)
 	}
 }

@@ -160,7 +160,7 @@ func (p *process) users(t *testing.T) []users.User {
 // untilServed waits until what servers elsewhere are told of all users is done.
 func (p *process) untilServed(t *testing.T) []users.User {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(2 * patience)
 	for {
 		all := p.users(t)
 		if !slices.ContainsFunc(all, func(u users.User) bool { return !u.Emailed || !u.CRM }) {
@@ -168,8 +168,7 @@ func (p *process) untilServed(t *testing.T) []users.User {
 		}
 		select {
 		case <-deadline:
-			dbg(t, p.dir)
-			t.Fatalf("not all is done after %v: %+v", patience, all)
+			t.Fatalf("not all is done after %v: %+v", 2*patience, all)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
