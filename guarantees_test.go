@@ -12,7 +12,10 @@ import (
 	"testing"
 )
 
-var testName = regexp.MustCompile(`\b(?:Test|Example)[A-Z]\w*`)
+var testName = regexp.MustCompile(`\b(?:Test|Example|Benchmark)[A-Z]\w*`)
+
+// suitePart is a part of the suite of stores, as in TestStore/key.
+var suitePart = regexp.MustCompile(`\bTestStore/(\w+)`)
 
 // Every test that docs/guarantees.md names exists, and every test of the
 // contract and the faults is named.
@@ -27,6 +30,15 @@ func TestTheTestsThatTheGuaranteesNameExist(t *testing.T) {
 		named[name] = true
 		if exist[name] == "" {
 			t.Errorf("docs/guarantees.md names %s, which does not exist", name)
+		}
+	}
+	suite, err := os.ReadFile("durable/storetest/storetest.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range suitePart.FindAllStringSubmatch(string(doc), -1) {
+		if !strings.Contains(string(suite), `{"`+m[1]) {
+			t.Errorf("docs/guarantees.md names %s, and the suite has no such part", m[0])
 		}
 	}
 	if len(named) < 60 {

@@ -25,47 +25,66 @@ func (s *Store) Commit(ctx context.Context, b *durable.Batch) (*durable.BatchRes
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("durable: sqlite: commit: %w", context.Cause(ctx))
 	}
-	if s.ballast.missing() {
-		if len(b.Inserts)+len(b.Funcs)+len(b.Fires) > 0 {
-			return nil, errDiskFull()
-		}
-	}
+	full := s.ballast.missing()
 	if err := s.enter(ctx, true); err != nil {
 		return nil, err
 	}
-	res, err := s.commit(b)
-	if isFull(explained(err)) && s.ballast.giveUp() && len(b.Inserts)+len(b.Funcs)+len(b.Fires) == 0 {
-		res, err = s.commit(b) // with the room that the ballast had
+	defer s.leave()
+	res, err := s.commit(b, full)
+	if !full && isFull(explained(err)) && s.ballast.giveUp() {
+		res, err = s.commit(b, true) // with the room that the ballast had
 	}
-	s.leave()
 	if err != nil {
 		return nil, explained(err)
 	}
 	return res, nil
 }
 
-// commit tries until no function breaks the transaction.
-func (s *Store) commit(b *durable.Batch) (res *durable.BatchResult, err error) {
+// commit tries until no function breaks the transaction. On a full disk it
+// refuses what is new, and finishes what runs.
+func (s *Store) commit(b *durable.Batch, full bool) (res *durable.BatchResult, err error) {
 	w := s.writer
 	out := map[*durable.Func]bool{} // has had its turn
+	news := b
+	if full {
+		news = &durable.Batch{}
+		for _, f := range b.Funcs {
+			f.Err = errDiskFull()
+		}
+	}
 	for {
 		err := w.transact(func() error {
 			var err error
-			res, err = s.work(w, b, out)
+			res, err = s.work(w, b, news, out)
 			return err
 		})
-		if !errors.Is(err, errFuncBroke) {
-			return res, err
+		if errors.Is(err, errFuncBroke) {
+			continue
 		}
+		if full && err == nil {
+			refuse(b, res)
+		}
+		return res, err
 	}
 }
 
-// work is what happens in the transaction.
-func (s *Store) work(w *writer, b *durable.Batch, out map[*durable.Func]bool) (*durable.BatchResult, error) {
+// refuse answers what is not added to a full disk. A schedule that has not
+// fired is looked at again.
+func refuse(b *durable.Batch, res *durable.BatchResult) {
+	res.Fired = make([]durable.FireResult, len(b.Fires))
+	res.Inserted = make([]durable.Inserted, len(b.Inserts))
+	for i := range res.Inserted {
+		res.Inserted[i] = durable.Inserted{ID: b.Inserts[i].ID, Err: errDiskFull()}
+	}
+}
+
+// work is what happens in the transaction: of b, and of its new tasks those in
+// news.
+func (s *Store) work(w *writer, b, news *durable.Batch, out map[*durable.Func]bool) (*durable.BatchResult, error) {
 	now := s.clock.now()
 	res := &durable.BatchResult{Now: now}
 	var err error
-	for _, f := range b.Funcs {
+	for _, f := range news.Funcs {
 		if out[f] {
 			continue
 		}
@@ -83,13 +102,13 @@ func (s *Store) work(w *writer, b *durable.Batch, out map[*durable.Func]bool) (*
 			return nil, err
 		}
 	}
-	if len(b.Fires) > 0 {
-		if res.Fired, err = w.fireAll(b.Fires, now, b.Again); err != nil {
+	if len(news.Fires) > 0 {
+		if res.Fired, err = w.fireAll(news.Fires, now, b.Again); err != nil {
 			return nil, err
 		}
 	}
-	if len(b.Inserts) > 0 {
-		if res.Inserted, err = insertAll(w, b.Inserts, now, b.Again, make([]durable.Inserted, 0, len(b.Inserts))); err != nil {
+	if len(news.Inserts) > 0 {
+		if res.Inserted, err = insertAll(w, news.Inserts, now, b.Again, make([]durable.Inserted, 0, len(news.Inserts))); err != nil {
 			return nil, err
 		}
 	}

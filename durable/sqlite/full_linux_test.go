@@ -52,9 +52,8 @@ func TestFullDisk(t *testing.T) {
 	for err == nil {
 		in := newInsert("k")
 		in.Payload = payload
-		var res *durable.BatchResult
-		res, err = s.Commit(t.Context(), &durable.Batch{Boot: boot, Inserts: []durable.Insert{in}, Claims: []durable.Claim{{Queue: "default", Kinds: []string{"k"}, Limit: 1}}})
-		if err == nil {
+		res := commit(t, s, &durable.Batch{Boot: boot, Inserts: []durable.Insert{in}, Claims: []durable.Claim{{Queue: "default", Kinds: []string{"k"}, Limit: 1}}})
+		if err = res.Inserted[0].Err; err == nil {
 			acknowledged = append(acknowledged, in.ID)
 			running = append(running, durable.Finish{Ref: res.Claimed[0].Ref, Move: durable.MoveSucceed})
 		}
@@ -65,7 +64,14 @@ func TestFullDisk(t *testing.T) {
 	if _, err := add(t.Context(), s); !errors.Is(err, durable.ErrFull) {
 		t.Errorf("add to a full disk: %v", err)
 	}
-	res := commit(t, s, &durable.Batch{Boot: boot, Finishes: running[:10]})
+	late := newInsert("k") // beside outcomes: those count, and it does not
+	res := commit(t, s, &durable.Batch{Boot: boot, Finishes: running[:10], Inserts: []durable.Insert{late}})
+	if err := res.Inserted[0].Err; !errors.Is(err, durable.ErrFull) {
+		t.Errorf("added to a full disk beside outcomes: %v", err)
+	}
+	if _, err := s.Get(t.Context(), late.ID); !errors.Is(err, durable.ErrNotFound) {
+		t.Errorf("refused: %v", err)
+	}
 	for i, ok := range res.Finished {
 		if !ok {
 			t.Errorf("outcome %d does not count", i)

@@ -268,15 +268,78 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// A failed task is shown, and so is what the others did.
-func TestPageShowsAFailedTask(t *testing.T) {
-	addr, _ := serve(t, config{smtp: deadAddress(t)})
+// A task that is tried again is shown, and so is what the others did.
+func TestPageShowsARetry(t *testing.T) {
+	server, _ := startMailServer(t)
+	server.be(away)
+	addr, _ := serve(t, config{smtp: server.addr()})
 	b := open(t, "http://"+addr)
 	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
 	b.signUp("Ada", "")
-	b.until("one task failed", `document.querySelector('#steps .step[data-state="failed"] .step-name')?.innerText === "Send a welcome mail"`)
+	b.until("the mail is tried again", `/^Attempt \d+ did not work. The next one is at /.test(
+		document.querySelector('#steps .step[data-state="retrying"] .step-detail')?.innerText)
+		&& /^Send the mail/.test(document.querySelector('#steps .step[data-state="retrying"] .step-name').innerText)`)
 	b.until("the others done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 3`)
 	b.until("where the mail is", `/outside server/.test(document.getElementById("mail").innerText)`)
+	b.expectNoSidewaysScrolling()
+	b.phone()
+	b.until("400 pixels", "innerWidth === 400")
+	b.expectNoSidewaysScrolling()
+	b.dark(true); b.screenshot("tmp-retry.png")
+	server.be(up)
+	b.until("all done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 4`)
+}
+
+func TestPageShowsAFailedTask(t *testing.T) {
+	crmServer := newCRM(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) })
+	addr, _ := serve(t, config{crm: crmServer})
+	b := open(t, "http://"+addr)
+	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
+	b.signUp("Ada", "")
+	b.until("one task failed", `/^Update the CRM/.test(document.querySelector('#steps .step[data-state="failed"] .step-name')?.innerText)`)
+	b.until("the others done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 3`)
+}
+
+// A process without workers tells nothing of queued tasks; the page comes right all the same.
+func TestPageFollowsAWorkerElsewhere(t *testing.T) {
+	server, _ := startMailServer(t)
+	web := programIn(t, t.TempDir(), []string{"serve", "--no-workers"}, "SIGNUP_SMTP="+server.addr())
+	b := open(t, web.url)
+	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
+	picture := filepath.Join(t.TempDir(), "sunset.jpg")
+	if err := os.WriteFile(picture, jpegOf(t, photo(300, 200)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.signUp("Ada", picture)
+	b.until("what is in memory is done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 2`)
+	b.until("what is on disk waits", `document.querySelectorAll('#steps .step[data-state="waiting"]').length === 3`)
+	worker := programIn(t, web.dir, []string{"worker"}, "SIGNUP_SMTP="+server.addr())
+	b.untilAllIsDone()
+	b.untilFirstOfPeople("Ada", 1)
+	worker.stop(t)
+}
+
+// The page stays open while the process is killed and started again. What was in memory is lost, and what was on disk
+// is done.
+func TestPageSurvivesAKill(t *testing.T) {
+	server, _ := startMailServer(t)
+	server.be(stuck)
+	front := newFront(t)
+	first := program(t, "SIGNUP_SMTP="+server.addr())
+	front.lead(t, first.url)
+	b := open(t, front.url)
+	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
+	b.signUp("Ada", "")
+	<-server.called
+	first.kill(t)
+	b.until("disconnected", `document.getElementById("live").dataset.state === "lost"`)
+
+	server.be(up)
+	again := programIn(t, first.dir, nil, "SIGNUP_SMTP="+server.addr())
+	front.lead(t, again.url)
+	b.until("what is lost", `/^Write the log/.test(document.querySelector('#steps .step[data-state="lost"] .step-name')?.innerText)`)
+	b.until("what is done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 3`)
+	b.until("the sum", `/What was in memory alone is lost/.test(document.getElementById("sum").innerText)`)
 }
 
 // screenshot renews a picture in the documentation:

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -99,6 +105,68 @@ func (s *mailServer) close() {
 	}
 	s.mu.Unlock()
 	s.tasks.Wait()
+}
+
+// A front keeps one URL for programs that come after each other. It lets nobody hear that a registration was logged: as
+// if every process were killed just before.
+type front struct {
+	url    string
+	behind atomic.Pointer[url.URL]
+}
+
+func newFront(t *testing.T) *front {
+	t.Helper()
+	f := &front{}
+	transport := &http.Transport{DisableKeepAlives: true}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(f.behind.Load()) },
+		Transport:      transport,
+		FlushInterval:  -1,
+		ErrorLog:       log.New(io.Discard, "", 0), // nobody is behind for a while
+		ModifyResponse: hideTheLog,
+	}
+	server := httptest.NewServer(proxy)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	f.url = server.URL
+	return f
+}
+
+func (f *front) lead(t *testing.T, to string) {
+	t.Helper()
+	behind, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.behind.Store(behind)
+}
+
+func hideTheLog(r *http.Response) error {
+	if path := r.Request.URL.Path; path != "/data" && path != "/events" {
+		return nil
+	}
+	r.Header.Del("Content-Length")
+	r.ContentLength = -1
+	whole := r.Body
+	read, write := io.Pipe()
+	r.Body = read
+	go func() {
+		defer whole.Close()
+		lines := bufio.NewScanner(whole)
+		for lines.Scan() {
+			line := strings.ReplaceAll(lines.Text(), `"logged":true`, `"logged":false`)
+			if strings.Contains(line, "log_registration") {
+				continue
+			}
+			if _, err := io.WriteString(write, line+"\n"); err != nil {
+				break
+			}
+		}
+		write.CloseWithError(lines.Err())
+	}()
+	return nil
 }
 
 // newCRM returns the URL of a CRM.

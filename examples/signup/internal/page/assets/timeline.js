@@ -1,8 +1,8 @@
 // The timeline of one registration: the request, the answer, and the work after it.
 
 const tasks = [
-  { step: "log_registration", label: "Log the registration", field: "logged", where: "memory" },
-  { step: "send_welcome_email", label: "Send a welcome mail", field: "emailed", where: "disk" },
+  { step: "log_registration", label: "Write the log", field: "logged", where: "memory" },
+  { step: "send_welcome_email", label: "Send the mail", field: "emailed", where: "disk" },
   { step: "resize_picture", label: "Resize the picture", field: "picture", where: "disk" },
   { step: "update_crm", label: "Update the CRM", field: "crm", where: "disk" },
 ];
@@ -179,8 +179,9 @@ export class Timeline {
 
   #draw(run, now) {
     const answer = run.answer ?? now;
-    // No step starts before the answer is sent, though its news may travel faster than the answer.
-    const starts = [...run.steps.values()].map(({ start }) => start ?? Infinity);
+    // Nothing in memory starts before the answer is sent, though its news may travel faster than the answer. What is on
+    // disk may start as soon as it is stored.
+    const starts = tasks.filter(({ where }) => where === "memory").map(({ step }) => run.steps.get(step).start ?? Infinity);
     const offset = Math.max(run.offset, answer - Math.min(...starts));
     const bars = [...run.steps].map(([step, seen]) => {
       const start = seen.start === null ? null : seen.start + offset;
