@@ -43,7 +43,7 @@ func open(t *testing.T, url string) *browser {
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
-		chromedp.WindowSize(1200, 1200))
+		chromedp.WindowSize(1200, 1300))
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
@@ -66,7 +66,7 @@ func open(t *testing.T, url string) *browser {
 			t.Errorf("close the browser: %v", err)
 		}
 	})
-	b.do(chromedp.EmulateViewport(1200, 1200), chromedp.Navigate(url))
+	b.do(chromedp.EmulateViewport(1200, 1300), chromedp.Navigate(url))
 	return b
 }
 
@@ -233,6 +233,7 @@ func TestPage(t *testing.T) {
 		return !t.hidden && t.complete && t.naturalWidth === 256 && t.naturalHeight === 170;
 	})()`)
 	b.untilFirstOfPeople("Ada", 4)
+	b.until("the picture among the people", `document.querySelector("#people img.avatar")?.naturalWidth > 0`)
 	b.expectNoSidewaysScrolling()
 	b.screenshot("signup.png")
 
@@ -276,7 +277,7 @@ func TestPageShowsARetry(t *testing.T) {
 	b := open(t, "http://"+addr)
 	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
 	b.signUp("Ada", "")
-	b.until("the mail is tried again", `/^Attempt \d+ did not work. The next one is at /.test(
+	b.until("the mail is tried again", `/^Attempt \d+ did not work. Next: /.test(
 		document.querySelector('#steps .step[data-state="retrying"] .step-detail')?.innerText)
 		&& /^Send the mail/.test(document.querySelector('#steps .step[data-state="retrying"] .step-name').innerText)`)
 	b.until("the others done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 3`)
@@ -285,7 +286,6 @@ func TestPageShowsARetry(t *testing.T) {
 	b.phone()
 	b.until("400 pixels", "innerWidth === 400")
 	b.expectNoSidewaysScrolling()
-	b.dark(true); b.screenshot("tmp-retry.png")
 	server.be(up)
 	b.until("all done", `document.querySelectorAll('#steps .step[data-state="done"]').length === 4`)
 }

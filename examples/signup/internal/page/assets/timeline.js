@@ -104,7 +104,7 @@ export class Timeline {
         Object.assign(seen, { state: "failed", detail: "It did not work. The service's log says why." });
         break;
       case "scheduled":
-        Object.assign(seen, { state: "retrying", detail: `Attempt ${attempt} did not work. The next one is at ${clock(run_at)}.` });
+        Object.assign(seen, { state: "retrying", detail: `Attempt ${attempt} did not work. Next: ${clock(run_at)}.` });
         break;
       case "running":
         if (seen.state !== "running") Object.assign(seen, { start: now - run.offset, end: null });
