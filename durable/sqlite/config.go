@@ -112,8 +112,14 @@ func ParseURL(raw string) (Config, error) {
 	return c, c.validate()
 }
 
+// Memory for pages, in KiB: of the writer, and of each other connection.
+const (
+	writerCache = 32 << 10
+	readerCache = 2 << 10
+)
+
 // dsn is the name under which the library opens the file.
-func (c *Config) dsn() (string, error) {
+func (c *Config) dsn(cache int) (string, error) {
 	path, err := filepath.Abs(c.Path)
 	if err != nil {
 		return "", err
@@ -128,7 +134,7 @@ func (c *Config) dsn() (string, error) {
 		"_synchronous":  {synchronous},
 		"_foreign_keys": {"1"},
 		"_error_rc":     {"1"},
-		"_pragma":       {"temp_store(MEMORY)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)", "cache_size(-16384)"},
+		"_pragma":       {"temp_store(MEMORY)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)", fmt.Sprintf("cache_size(-%d)", cache)},
 	}
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: q.Encode()}
 	return u.String(), nil

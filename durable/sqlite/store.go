@@ -72,7 +72,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := s.driver.RegisterScalarFunction("wake_connection", 0, s.connectionFunc); err != nil {
 		return nil, err
 	}
-	dsn, err := cfg.dsn()
+	dsn, err := cfg.dsn(readerCache)
+	if err != nil {
+		return nil, err
+	}
+	writerDSN, err := cfg.dsn(writerCache)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +96,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if s.writer, err = newWriter(s, &connector{store: s, dsn: dsn, direct: true}); err != nil {
+	if s.writer, err = newWriter(s, &connector{store: s, dsn: writerDSN, direct: true}); err != nil {
 		return nil, err
 	}
 	s.ballast.begin(cfg.Path, cfg.Ballast)

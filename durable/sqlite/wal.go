@@ -17,6 +17,7 @@ const (
 	walBegun   = 32 << 20 // above this, writers wait while the log begins anew
 	walOneStep = time.Second
 	walPage    = 4096 + 24 // bytes of a page in the log
+	walRest    = 256       // pages that writers may wait for
 )
 
 // errReadTooLong is what a read gets that was ended for the log's sake.
@@ -30,7 +31,7 @@ func (e *errReadTooLong) Error() string {
 // keeps its size bounded: a writer that never pauses, or a read that never
 // ends, would let it grow for ever.
 func (s *Store) lookAfterWAL() {
-	db := sql.OpenDB(&connector{store: s, dsn: s.writer.dsn})
+	db := sql.OpenDB(&connector{store: s, dsn: s.writer.dsn}) // of its own: a checkpoint takes a while
 	defer db.Close()
 	db.SetMaxOpenConns(1)
 	tick := time.NewTicker(walPoll)
@@ -64,19 +65,23 @@ func (s *Store) lookAfterWAL() {
 // returns how much of it is in use, in bytes.
 func (s *Store) checkpoint(ctx context.Context, db *sql.DB) int64 {
 	var busy, pages, copied int64
-	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &pages, &copied); err != nil {
-		return 0
+	// Each round copies what was written during the one before, so that the
+	// last one, for which writers wait, has little to do.
+	for round := 0; round < 4 && (round == 0 || pages*walPage >= walBegun && pages-copied > walRest); round++ {
+		if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &pages, &copied); err != nil {
+			return 0
+		}
 	}
 	size := pages * walPage
-	if size < walBegun || copied < pages/2 {
-		return size // a read holds it, or the next round does more
+	if size < walBegun || pages-copied > pages/2 {
+		return size // a read holds it
 	}
 	if err := s.enter(ctx, true); err != nil {
 		return size
 	}
 	defer s.leave()
-	// What was written meanwhile is little. Readers of the old log are not
-	// waited for: then it begins anew another time.
+	// Readers of the old log are not waited for: then it begins anew another
+	// time.
 	if s.writer.restartLog(s.cfg.BusyTimeout) {
 		return 0
 	}
