@@ -131,3 +131,35 @@ func TestReadOnlyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A beat finds room on a disk that others have filled: a lease must not end
+// for the lack of a page.
+func TestBeatOnADiskFilledByOthers(t *testing.T) {
+	dir := smallDisk(t, "size=16m")
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(dir, "test.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	boot := durable.Boot(durable.NewID())
+	if _, err := s.Register(t.Context(), durable.Node{Boot: boot, Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "others"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	for range 500 {
+		if _, err := s.Beat(t.Context(), boot); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

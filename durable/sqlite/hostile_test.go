@@ -119,9 +119,9 @@ func TestMisbehavingTasks(t *testing.T) {
 		switch how {
 		case "panic":
 			panic("oh")
-		case "nil panic":
-			var m map[string]int
-			m["a"] = 1
+		case "index":
+			var ids []durable.ID
+			_ = ids[len(how)]
 		case "goexit":
 			runtime.Goexit()
 		case "ignore":
@@ -135,7 +135,7 @@ func TestMisbehavingTasks(t *testing.T) {
 	}))
 	t.Cleanup(func() { close(released) }) // before the engine is drained
 	for how, want := range map[string]string{
-		"panic": "panic", "nil panic": "panic", "goexit": "panic", "ignore": "timeout", "strange error": "error", "error that panics": "",
+		"panic": "panic", "index": "panic", "goexit": "panic", "ignore": "timeout", "strange error": "error", "error that panics": "",
 	} {
 		id, err := q.Add(t.Context(), misbehave.With(how))
 		if err != nil {

@@ -123,8 +123,6 @@ func useEverything(t *testing.T, s *Store) {
 	must(err)
 	tick := insert(func(in *durable.Insert) { in.Meta.Tick = 1 })
 	commit(&durable.Batch{Fires: []durable.Fire{{Name: "nightly", Expect: rows[0].Next, Next: s.clock.now(), LastTick: rows[0].Next, Overlap: "replace", Inserts: []durable.Insert{tick}}}})
-	rows, err = s.Schedules(ctx)
-	must(err)
 	commit(&durable.Batch{Fires: []durable.Fire{{Name: "nightly", Manual: true, Overlap: "replace", Inserts: []durable.Insert{insert(func(*durable.Insert) {})}}}})
 	rows, err = s.Schedules(ctx)
 	must(err)

@@ -361,3 +361,21 @@ func TestProcessesShareAFile(t *testing.T) {
 		}
 	}
 }
+
+// The place of a dead worker that a process takes which runs no tasks proves
+// the death all the same.
+func TestTasksOfAKilledProcessWhosePlaceIsTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	first := start(t, "hold", path)
+	s := open(t, sqlite.Config{Path: path})
+	q := durable.NewQueue(s)
+	defer q.Close(t.Context())
+	if _, err := q.Add(t.Context(), job.With(1)); err != nil {
+		t.Fatal(err)
+	}
+	first.until("holds")
+	first.signal(syscall.SIGKILL)
+	first.rest()
+	open(t, sqlite.Config{Path: path}) // takes the first place
+	start(t, "work", path).until("ran 1")
+}

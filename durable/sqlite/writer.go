@@ -205,7 +205,12 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 		return err
 	}
 	defer s.leave()
-	return explained(s.writer.transact(func() error { return f(s.writer) }))
+	work := func() error { return f(s.writer) }
+	err := s.writer.transact(work)
+	if isFull(explained(err)) && s.ballast.giveUp() {
+		err = s.writer.transact(work) // with the room that the ballast had
+	}
+	return explained(err)
 }
 
 // restartLog lets the write-ahead log begin anew. It reports false if somebody
