@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -337,9 +337,9 @@ func fill(b *testing.B, s *sqlite.Store, n int, change func(*durable.Insert)) {
 	}
 }
 
-// Claim measures the claim of ten tasks and their end behind what else there
-// is. The number of rows is in the environment's WAKE_BENCH_ROWS, 10 and a
-// hundred thousand by default.
+// Claim measures adding ten tasks, claiming them and ending them behind what
+// else there is: in turns in a file with ten such rows and in one with many,
+// a hundred thousand or what the environment's WAKE_BENCH_ROWS says.
 func BenchmarkClaim(b *testing.B) {
 	boot := durable.Boot(durable.NewID())
 	claim := []durable.Claim{{Queue: "default", Kinds: []string{"k"}, Limit: 10}}
@@ -366,28 +366,55 @@ func BenchmarkClaim(b *testing.B) {
 			}
 		}},
 	} {
-		for _, n := range benchRows(b) {
-			b.Run(fmt.Sprintf("%s/rows=%d", behind.name, n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("%s/rows=%d", behind.name, benchRows(b)), func(b *testing.B) {
+			var files [2]*claimer
+			for i, n := range []int{10, benchRows(b)} {
 				s := open(b, sqlite.Config{Relaxed: true}) // the disk's time would hide the claim's
 				fill(b, s, n, behind.change)
 				if behind.then != nil {
 					behind.then(s)
 				}
-				var done []durable.Finish
-				ins := make([]durable.Insert, 10)
-				for b.Loop() {
-					for i := range ins {
-						ins[i] = newInsert("k")
-					}
-					res := commit(b, s, &durable.Batch{Boot: boot, Finishes: done, Inserts: ins, Claims: claim})
-					if len(res.Claimed) != 10 {
-						b.Fatalf("%d were claimed", len(res.Claimed))
-					}
-					done = finishes(res.Claimed)
+				files[i] = &claimer{store: s, boot: boot, claim: claim}
+			}
+			for b.Loop() {
+				for _, f := range files {
+					f.round(b)
 				}
-			})
-		}
+			}
+			few, many := files[0].median(), files[1].median()
+			b.ReportMetric(few.Seconds()*1e6, "few-µs")
+			b.ReportMetric(many.Seconds()*1e6, "many-µs")
+			b.ReportMetric(float64(many)/float64(few), "ratio")
+		})
 	}
+}
+
+// A claimer measures rounds in one file.
+type claimer struct {
+	store *sqlite.Store
+	boot  durable.Boot
+	claim []durable.Claim
+	done  []durable.Finish
+	times []time.Duration
+}
+
+func (c *claimer) round(b *testing.B) {
+	ins := make([]durable.Insert, 10)
+	for i := range ins {
+		ins[i] = newInsert("k")
+	}
+	start := time.Now()
+	res := commit(b, c.store, &durable.Batch{Boot: c.boot, Finishes: c.done, Inserts: ins, Claims: c.claim})
+	c.times = append(c.times, time.Since(start))
+	if len(res.Claimed) != 10 {
+		b.Fatalf("%d were claimed", len(res.Claimed))
+	}
+	c.done = finishes(res.Claimed)
+}
+
+func (c *claimer) median() time.Duration {
+	slices.Sort(c.times)
+	return c.times[len(c.times)/2]
 }
 
 func finishes(claimed []durable.Claimed) []durable.Finish {
@@ -398,22 +425,15 @@ func finishes(claimed []durable.Claimed) []durable.Finish {
 	return done
 }
 
-func benchRows(b *testing.B) []int {
+func benchRows(b *testing.B) int {
 	b.Helper()
-	var rows []int
-	for _, field := range strings.Fields(rowsFromEnvironment()) {
-		var n int
-		if _, err := fmt.Sscan(field, &n); err != nil {
-			b.Fatalf("WAKE_BENCH_ROWS: %v", err)
-		}
-		rows = append(rows, n)
+	text := os.Getenv("WAKE_BENCH_ROWS")
+	if text == "" {
+		return 100_000
 	}
-	return rows
-}
-
-func rowsFromEnvironment() string {
-	if rows := os.Getenv("WAKE_BENCH_ROWS"); rows != "" {
-		return rows
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		b.Fatalf("WAKE_BENCH_ROWS: %v", err)
 	}
-	return "10 100000"
+	return n
 }
