@@ -148,6 +148,10 @@ func TestACommitThatFailsIsAnswered503AndNothingRuns(t *testing.T) {
 		c.Queue.Add(noted.With("queue"))
 		return textAnswer{"promise"}, nil
 	})
+	wake.Post(app, "/now", func(ctx context.Context, _ *none, c wake.Call[*world]) (none, error) {
+		_, err := c.Queue.Now(ctx, noted.With("now"))
+		return none{}, err
+	})
 	store, logs := newFlakyStore(), &logbook{}
 	client := waketest.Start(t, app, waketest.Store(store), waketest.With(logs.option(),
 		wake.QueueConfig(durable.QueueConfig{CommitTimeout: 200_000_000})))
@@ -164,6 +168,11 @@ func TestACommitThatFailsIsAnswered503AndNothingRuns(t *testing.T) {
 		t.Errorf("logged %q", got)
 	}
 	w.expect(t)
+	if now := client.Post("/now", nil); now.Header.Get("Retry-After") == "" || strings.Contains(now.String(), "secret") {
+		t.Errorf("%v %v", now, now.Header)
+	} else {
+		problemOf(t, now, http.StatusServiceUnavailable)
+	}
 	store.mend()
 	expectStatus(t, client.Post("/", nil), http.StatusOK)
 	w.expect(t, "memory")

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/wake-go/wake/background"
+	"github.com/wake-go/wake/durable"
 )
 
 // An Error is an error that the client may see, as a problem document
@@ -64,6 +65,7 @@ const (
 	detailInternal = "The server could not answer this request. The error has been logged."
 	detailBusy     = "The server has too much work waiting. Try again."
 	detailUnkept   = "The server could not keep the work that this request asks for. Try again."
+	detailStore    = "The server cannot use its task store at the moment. Try again."
 	detailStopping = "The server is about to stop. Try again."
 	detailNotFound = "There is nothing at this path."
 )
@@ -87,9 +89,11 @@ func problem(err error) (model *huma.ErrorModel, header http.Header, logged bool
 			code = http.StatusInternalServerError
 		}
 		return newProblem(code, own.Detail), own.Header, code >= 500
+	case errors.Is(err, durable.ErrUnavailable):
+		return newProblem(http.StatusServiceUnavailable, detailStore), http.Header{"Retry-After": {retryAfter}}, true
 	case errors.Is(err, background.ErrFull):
 		return newProblem(http.StatusServiceUnavailable, detailBusy), http.Header{"Retry-After": {retryAfter}}, true
-	case errors.Is(err, background.ErrClosed), errors.Is(err, ErrDraining):
+	case errors.Is(err, background.ErrClosed), errors.Is(err, durable.ErrClosed), errors.Is(err, ErrDraining):
 		return newProblem(http.StatusServiceUnavailable, detailStopping), http.Header{"Retry-After": {retryAfter}}, false
 	case errors.As(err, &status) && status.GetStatus() < 500:
 		var given *huma.ErrorModel

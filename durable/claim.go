@@ -28,7 +28,7 @@ func (e *Engine) offer(c *commit) {
 			}
 		}
 	}
-	e.slots.offer(c)
+	e.slots.offer(c, e.quarantine.held != nil)
 }
 
 // settle takes note of how a batch went: of the outcomes in it, of what was
@@ -125,7 +125,9 @@ func (e *Engine) settleClaims(c *commit, res *BatchResult) []*run {
 // forget frees the place of a run. The caller holds the lock.
 func (e *Engine) forget(r *run) {
 	delete(e.running, r.claimed.Ref)
-	e.quarantine.forget(r)
+	if e.quarantine.forget(r) {
+		e.slots.feedAll()
+	}
 	e.slots.release(r.group)
 }
 

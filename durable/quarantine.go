@@ -1,9 +1,6 @@
 package durable
 
-import (
-	"errors"
-	"time"
-)
+import "errors"
 
 // A quarantine runs one at a time the tasks that one more crash would park as
 // dead. All tasks in flight when a process dies are charged with the crash,
@@ -15,21 +12,15 @@ type quarantine struct {
 	started bool
 }
 
-// asideStep is how much later each of the tasks that are put back is looked at.
-const asideStep = time.Second
-
 var errAside = errors.New("the task was running in crashes before: it waits until it can run without others like it")
 
-// suspect reports whether one more crash would park the task.
-func (r *run) suspect() bool { return r.claimed.Crashes >= MaxCrashes-1 }
-
 // admit chooses from what has been claimed: what runs now, and what is put
-// back for later.
+// back. Once one is held, claims leave others out.
 func (q *quarantine) admit(begun []*run) (now, aside []*run) {
 	now = begun[:0]
 	for _, r := range begun {
 		switch {
-		case !r.suspect():
+		case !Suspect(r.claimed.Crashes):
 			now = append(now, r)
 		case q.held == nil:
 			q.held, q.started = r, false
@@ -55,17 +46,20 @@ func (q *quarantine) next() *run {
 	return q.held
 }
 
-// forget is told of every run that is over.
-func (q *quarantine) forget(r *run) {
+// forget is told of every run that is over. It reports whether others may be
+// claimed now.
+func (q *quarantine) forget(r *run) (free bool) {
 	delete(q.aside, r)
-	if q.held == r {
-		q.held = nil
+	if q.held != r {
+		return false
 	}
+	q.held = nil
+	return true
 }
 
-// putBack lets tasks wait, each a little longer than the one before.
+// putBack returns tasks to the queue, at no cost.
 func putBack(aside []*run) {
-	for i, r := range aside {
-		r.abandon(Finish{Ref: r.claimed.Ref, Move: MoveSnooze, Delay: time.Duration(i+1) * asideStep}, errAside)
+	for _, r := range aside {
+		r.abandon(Finish{Ref: r.claimed.Ref, Move: MoveRelease}, errAside)
 	}
 }

@@ -90,8 +90,8 @@ func (s *slots) feedAll() {
 
 // offer makes claims of all free places that may find tasks. The places of
 // outcomes in the same commit count as free for it alone: if it fails, so do
-// its claims.
-func (s *slots) offer(c *commit) {
+// its claims. Calm claims leave suspects out.
+func (s *slots) offer(c *commit, calm bool) {
 	for _, r := range c.outcomes {
 		r.group.queue.lent++
 		r.group.lane.lent++
@@ -105,7 +105,7 @@ func (s *slots) offer(c *commit) {
 		g.queue.free -= limit
 		g.lane.free -= limit
 		c.offers = append(c.offers, offer{group: g, limit: limit, fed: g.fed})
-		c.batch.Claims = append(c.batch.Claims, Claim{Queue: g.key.queue, Kinds: g.kinds, Limit: limit})
+		c.batch.Claims = append(c.batch.Claims, Claim{Queue: g.key.queue, Kinds: g.kinds, Limit: limit, Calm: calm})
 	}
 	if len(c.offers) > 0 {
 		s.first++

@@ -97,6 +97,10 @@ type Status struct {
 // for their killer and parked as dead.
 const MaxCrashes = 3
 
+// Suspect reports whether a task with so many crashes is parked with the next
+// one. Such tasks run one at a time in a process.
+func Suspect(crashes int) bool { return crashes >= MaxCrashes-1 }
+
 // Advance makes a move: it is the one place that knows which moves there are
 // and what they change. Now is the store's time; delay is how long a failed or
 // snoozed task waits, and with none it is ready at once. These are the moves:

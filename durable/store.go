@@ -275,6 +275,10 @@ type Claim struct {
 	Queue string
 	Kinds []string // of which the store may keep the slice
 	Limit int
+
+	// Calm leaves out tasks that one more crash would park as dead, see
+	// [Suspect].
+	Calm bool
 }
 
 // Claimed is a task with which a worker may begin.

@@ -161,7 +161,14 @@ func (s *Store) claim(boot durable.Boot, c *durable.Claim, claimed []durable.Cla
 	if s.paused[c.Queue] {
 		return claimed
 	}
-	for range c.Limit {
+	var suspects []*record
+	defer func(raised durable.Signal) {
+		for _, r := range suspects {
+			s.enter(r)
+			s.raised = raised // they have been there all the time
+		}
+	}(s.raised)
+	for n := 0; n < c.Limit; n++ {
 		var r *record
 		for _, kind := range c.Kinds {
 			if q := s.ready[lane{c.Queue, kind}]; q != nil && (r == nil || claimFirst(q.items[0], r)) {
@@ -170,6 +177,12 @@ func (s *Store) claim(boot durable.Boot, c *durable.Claim, claimed []durable.Cla
 		}
 		if r == nil {
 			break
+		}
+		if c.Calm && durable.Suspect(r.Crashes) {
+			s.leave(r)
+			suspects = append(suspects, r)
+			n--
+			continue
 		}
 		r.boot = boot
 		if s.move(r, durable.MoveClaim, 0) != nil {

@@ -30,10 +30,10 @@ func (w *writer) claimAll(boot durable.Boot, claims []durable.Claim, now int64) 
 			from = from[len(some):]
 			n := len(all)
 			var err error
-			if all, err = w.claim(boot, some, left, now, all); err != nil {
+			if all, err = w.claim(boot, some, c.Calm, left, now, all); err != nil {
 				return nil, err
 			}
-			if left -= len(all) - n; left > 0 {
+			if left -= len(all) - n; left > 0 && !c.Calm {
 				for _, id := range some {
 					w.lanes.empty[id] = true
 				}
@@ -46,7 +46,7 @@ func (w *writer) claimAll(boot durable.Boot, claims []durable.Claim, now int64) 
 // claim claims up to limit tasks of the lanes, the most urgent ones first.
 // Each lane is read from its own place in the index, so what waits in others,
 // and what waits behind, costs nothing.
-func (w *writer) claim(boot durable.Boot, lanes []int64, limit int, now int64, all []durable.Claimed) ([]durable.Claimed, error) {
+func (w *writer) claim(boot durable.Boot, lanes []int64, calm bool, limit int, now int64, all []durable.Claimed) ([]durable.Claimed, error) {
 	args := []any{boot, now, limit}
 	for _, id := range lanes {
 		args = append(args, id)
@@ -55,7 +55,7 @@ func (w *writer) claim(boot durable.Boot, lanes []int64, limit int, now int64, a
 	err := w.query(func(row []driver.Value) error {
 		all = append(all, w.claimed(row))
 		return nil
-	}, w.claimStatement(len(lanes)), args...)
+	}, w.claimStatement(len(lanes), calm), args...)
 	if err != nil {
 		return all, err
 	}
@@ -81,20 +81,21 @@ func (w *writer) claim(boot durable.Boot, lanes []int64, limit int, now int64, a
 }
 
 // claimStatement makes the statement for a number of lanes.
-func (w *writer) claimStatement(lanes int) string {
-	for len(w.claims) <= lanes {
-		w.claims = append(w.claims, "")
+func (w *writer) claimStatement(lanes int, calm bool) string {
+	made, also := w.claims, ``
+	if calm { // which few claims are: this is not in the index
+		made, also = w.calmClaims, fmt.Sprintf(` AND crashes < %d`, durable.MaxCrashes-1)
 	}
-	if w.claims[lanes] == "" {
+	if made[lanes] == "" {
 		var from []string
 		for i := range lanes {
-			from = append(from, fmt.Sprintf(`SELECT * FROM (SELECT priority, seq FROM wake_task WHERE lane = ?%d AND state = 1 ORDER BY priority DESC, seq LIMIT ?3)`, i+4))
+			from = append(from, fmt.Sprintf(`SELECT * FROM (SELECT priority, seq FROM wake_task WHERE lane = ?%d AND state = 1%s ORDER BY priority DESC, seq LIMIT ?3)`, i+4, also))
 		}
-		w.claims[lanes] = `UPDATE wake_task SET state = 2, boot = ?1, started_at = ?2, fence = fence + 1, attempt = attempt + 1
+		made[lanes] = `UPDATE wake_task SET state = 2, boot = ?1, started_at = ?2, fence = fence + 1, attempt = attempt + 1
 			WHERE seq IN (SELECT seq FROM (` + strings.Join(from, ` UNION ALL `) + `) ORDER BY priority DESC, seq LIMIT ?3)
 			RETURNING seq, id, lane, priority, run_at, fence, attempt, crashes, max_attempts, created_at, opts, payload, extras`
 	}
-	return w.claims[lanes]
+	return made[lanes]
 }
 
 func (w *writer) claimed(row []driver.Value) durable.Claimed {

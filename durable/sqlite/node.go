@@ -142,6 +142,15 @@ func (s *Store) Sweep(ctx context.Context, boot durable.Boot) (durable.Swept, er
 	return swept, err
 }
 
+// endLeases ends the leases of those who had this process's place before: that
+// it could be taken proves that they are dead, to whoever sweeps next.
+func (s *Store) endLeases(ctx context.Context) error {
+	return s.write(ctx, func(w *writer) error {
+		_, err := w.exec(`UPDATE wake_node SET lease_until = -1 WHERE slot = ? AND lease_until IS NOT NULL`, s.slot.n)
+		return err
+	})
+}
+
 // A nodeRow is what a sweep looks at.
 type nodeRow struct {
 	boot       durable.Boot

@@ -100,9 +100,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s.ballast.begin(cfg.Path, cfg.Ballast)
-	// Whoever has a place proves that those are dead who had it before, even if
-	// it runs no tasks itself.
-	if _, err := s.Sweep(ctx, durable.Boot{}); err != nil {
+	if err := s.endLeases(ctx); err != nil {
 		return nil, err
 	}
 	s.others.Store(s.slot.others())

@@ -15,15 +15,15 @@ import (
 // A writer is the connection that everything of the store's own is written on.
 // Whoever has entered the store uses it, nobody else.
 type writer struct {
-	dsn    string
-	conn   *conn
-	db     *sql.DB   // with conn as its only connection,
-	sql    *sql.Conn // for users' functions
-	stmts  map[string]innerStmt
-	args   []driver.NamedValue
-	row    []driver.Value
-	lanes  lanes
-	claims []string // statements by how many lanes they claim from
+	dsn                string
+	conn               *conn
+	db                 *sql.DB   // with conn as its only connection,
+	sql                *sql.Conn // for users' functions
+	stmts              map[string]innerStmt
+	args               []driver.NamedValue
+	row                []driver.Value
+	lanes              lanes
+	claims, calmClaims map[int]string // statements by how many lanes they claim from
 }
 
 // A given connector hands out one connection, once.
@@ -46,7 +46,7 @@ func newWriter(s *Store, c *connector) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dsn: c.dsn, conn: opened, stmts: map[string]innerStmt{}, db: sql.OpenDB(&given{c, opened})}
+	w := &writer{dsn: c.dsn, conn: opened, stmts: map[string]innerStmt{}, claims: map[int]string{}, calmClaims: map[int]string{}, db: sql.OpenDB(&given{c, opened})}
 	if w.sql, err = w.db.Conn(context.Background()); err != nil {
 		return nil, errors.Join(err, w.db.Close())
 	}

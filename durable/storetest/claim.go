@@ -20,6 +20,7 @@ func claimTests() []test {
 		{"each claim raises the fence and the attempt", claimFence},
 		{"a claim names its worker and its time", claimNode},
 		{"a boot that is not registered strands no task", claimUnregistered},
+		{"a calm claim leaves out what one more crash would park, and nothing else", claimCalm},
 		{"a scheduled task is not claimed before its time", scheduledWaits},
 		{"NextDue is the time of the next scheduled task", nextDue},
 	}
@@ -170,6 +171,33 @@ func claimUnregistered(k *kit) {
 	_, err := k.s.Sweep(k.ctx, k.boot)
 	k.must(err)
 	k.claimOne("a")
+}
+
+func claimCalm(k *kit) {
+	keeper := k.other()
+	suspect := k.add("a", priority(5))
+	for range durable.MaxCrashes - 1 {
+		victim := k.other()
+		victim.claimOne("a")
+		victim.lose(keeper)
+	}
+	once := k.add("a", priority(4))
+	victim := k.other()
+	for _, c := range victim.calm("a") {
+		if c.Ref.ID == suspect {
+			k.Fatal("a calm claim took a suspect")
+		}
+	}
+	victim.lose(keeper)
+	fresh := k.add("a")
+	keeper.sameIDs("calmly claimed", refIDs(keeper.calm("a")), []durable.ID{once, fresh})
+	equal(k, "crashes of what was claimed otherwise", keeper.claimOne("a").Ref.ID, suspect)
+}
+
+// calm claims what is no suspect.
+func (k *kit) calm(kind string) []durable.Claimed {
+	k.Helper()
+	return k.commit(durable.Batch{Claims: []durable.Claim{{Queue: durable.DefaultQueue, Kinds: []string{kind}, Limit: 10, Calm: true}}}).Claimed
 }
 
 func scheduledWaits(k *kit) {

@@ -330,6 +330,7 @@ func TestPageSurvivesAKill(t *testing.T) {
 	b := open(t, front.url)
 	b.until("connected", `document.getElementById("live").dataset.state === "open"`)
 	b.signUp("Ada", "")
+	b.until("the answer", `/^Answered in /.test(document.getElementById("answered").innerText)`)
 	<-server.called
 	first.kill(t)
 	b.until("disconnected", `document.getElementById("live").dataset.state === "lost"`)

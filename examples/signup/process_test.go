@@ -207,16 +207,7 @@ func TestSIGTERMWaitsForTheTasks(t *testing.T) {
 	t.Cleanup(let) // before the server closes, which waits
 
 	p := program(t, "SIGNUP_CRM="+crmServer)
-	body, contentType := form(t, "picture", jpegOf(t, photo(600, 400)))
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
-	res, err := client.Post(p.url+"/register/Ada", contentType, bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		t.Fatalf("status %s", res.Status)
-	}
+	p.mustRegister(t, "Ada")
 	<-called
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -141,8 +141,8 @@ func TestWhatIsMarkedIsNotDoneAgain(t *testing.T) {
 	t.Parallel()
 	client, state := start(t, config{})
 	mustRegister(t, client, "Ada", nil)
-	for _, mark := range []func(context.Context, string) error{state.Users.MarkEmailed, state.Users.MarkCRM} {
-		if err := mark(t.Context(), "Ada"); err != nil {
+	for _, mark := range []func(context.Context, users.Execer, string) error{users.MarkEmailed, users.MarkCRM} {
+		if err := mark(t.Context(), databaseOf(client), "Ada"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -196,6 +196,18 @@ func TestABusyDatabaseIsNoPromise(t *testing.T) {
 	if len(mails) == 0 {
 		mustRegister(t, client, "Ada", nil)
 	}
+}
+
+// A task that the queue does not take takes the user's row with it.
+func TestThereIsNoUserWithoutTheTasks(t *testing.T) {
+	t.Parallel()
+	client, _ := start(t, config{}, waketest.With(wake.QueueConfig(durable.QueueConfig{MaxPayload: 2})))
+	for _, picture := range [][]byte{nil, pngOf(t, photo(40, 30))} {
+		if res := post(t, client, "Ada", picture); res.Status != http.StatusInternalServerError {
+			t.Errorf("answer %s", res)
+		}
+	}
+	expectData(t, client)
 }
 
 func TestTheMailOfAWebProcessIsElsewhere(t *testing.T) {

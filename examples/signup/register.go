@@ -47,11 +47,6 @@ func register(ctx context.Context, in *RegisterInput, c wake.Call[*State]) (Mess
 	switch {
 	case errors.Is(err, users.ErrTaken):
 		return Message{}, wake.Errorf(http.StatusConflict, "The username %s is taken: please choose another.", in.Username)
-	case errors.Is(err, durable.ErrUnavailable):
-		return Message{}, &wake.Error{
-			Status: http.StatusServiceUnavailable, Detail: "The registration could not be stored now. Try again.",
-			Header: http.Header{"Retry-After": {"1"}}, Err: err,
-		}
 	case err != nil:
 		return Message{}, err
 	}

@@ -39,7 +39,7 @@ var patient = []wake.TaskOption{
 
 func logRegistration(ctx context.Context, s *State, username string) error {
 	slog.InfoContext(ctx, "user registered", "username", username)
-	return s.Users.MarkLogged(ctx, username)
+	return mark(ctx, username, users.MarkLogged)
 }
 
 func sendWelcomeEmail(ctx context.Context, s *State, username string) error {
@@ -50,7 +50,7 @@ func sendWelcomeEmail(ctx context.Context, s *State, username string) error {
 	if err := s.Mail.SendWelcome(ctx, username); err != nil {
 		return err
 	}
-	return s.Users.MarkEmailed(ctx, username)
+	return mark(ctx, username, users.MarkEmailed)
 }
 
 func resizePicture(ctx context.Context, s *State, username string) error {
@@ -79,7 +79,14 @@ func updateCRM(ctx context.Context, s *State, username string) error {
 	if err := s.CRM.Add(ctx, contact); err != nil {
 		return err
 	}
-	return s.Users.MarkCRM(ctx, username)
+	return mark(ctx, username, users.MarkCRM)
+}
+
+// mark notes in the database that a task is done. Marks that come at the same time are one commit.
+func mark(ctx context.Context, username string, set func(context.Context, users.Execer, string) error) error {
+	return wake.QueueFrom(ctx).InTx(ctx, func(ctx context.Context, tx *durable.SQLTx) error {
+		return set(ctx, tx, username)
+	})
 }
 
 var (

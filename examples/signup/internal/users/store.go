@@ -2,7 +2,8 @@
 // closes.
 //
 // [AddTo] writes a new user as a part of somebody else's transaction, so that the user and the work that follows from the
-// registration are stored together or not at all.
+// registration are stored together or not at all. The marks of that work are parts of transactions too: those that many
+// share cost a share of one.
 package users
 
 import (
@@ -50,7 +51,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Execer is the part of a transaction that [AddTo] needs: a *sql.Tx has it, and a *durable.SQLTx.
+// Execer is what writing needs of a transaction: a *sql.Tx has it, and a *durable.SQLTx.
 type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
@@ -81,23 +82,23 @@ func AddTo(ctx context.Context, tx Execer, username string, picture []byte) erro
 	return nil
 }
 
-// MarkLogged notes that the registration is in the log.
-func (s *Store) MarkLogged(ctx context.Context, username string) error {
-	return s.mark(ctx, username, `UPDATE users SET logged = TRUE WHERE username = ?`)
+// MarkLogged notes, as a part of the transaction tx, that the registration is in the log.
+func MarkLogged(ctx context.Context, tx Execer, username string) error {
+	return mark(ctx, tx, username, `UPDATE users SET logged = TRUE WHERE username = ?`)
 }
 
-// MarkEmailed notes that the welcome mail is sent.
-func (s *Store) MarkEmailed(ctx context.Context, username string) error {
-	return s.mark(ctx, username, `UPDATE users SET emailed = TRUE WHERE username = ?`)
+// MarkEmailed notes, as a part of the transaction tx, that the welcome mail is sent.
+func MarkEmailed(ctx context.Context, tx Execer, username string) error {
+	return mark(ctx, tx, username, `UPDATE users SET emailed = TRUE WHERE username = ?`)
 }
 
-// MarkCRM notes that the CRM knows the user.
-func (s *Store) MarkCRM(ctx context.Context, username string) error {
-	return s.mark(ctx, username, `UPDATE users SET crm = TRUE WHERE username = ?`)
+// MarkCRM notes, as a part of the transaction tx, that the CRM knows the user.
+func MarkCRM(ctx context.Context, tx Execer, username string) error {
+	return mark(ctx, tx, username, `UPDATE users SET crm = TRUE WHERE username = ?`)
 }
 
-func (s *Store) mark(ctx context.Context, username, statement string) error {
-	result, err := s.db.ExecContext(ctx, statement, username)
+func mark(ctx context.Context, tx Execer, username, statement string) error {
+	result, err := tx.ExecContext(ctx, statement, username)
 	return oneRow(result, err, "mark user", username, ErrUnknown)
 }
 

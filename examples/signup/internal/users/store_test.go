@@ -129,16 +129,16 @@ func TestTasksMarkTheUser(t *testing.T) {
 	store, db := open(t)
 	add(t, db, "ada", nil)
 	add(t, db, "bob", nil)
-	marks := map[string]func(context.Context, string) error{
-		"logged": store.MarkLogged, "emailed": store.MarkEmailed, "crm": store.MarkCRM,
+	marks := map[string]func(context.Context, users.Execer, string) error{
+		"logged": users.MarkLogged, "emailed": users.MarkEmailed, "crm": users.MarkCRM,
 	}
 	for name, mark := range marks {
 		for range 2 { // a task may run twice
-			if err := mark(t.Context(), "ada"); err != nil {
+			if err := mark(t.Context(), db, "ada"); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if err := mark(t.Context(), "nobody"); !errors.Is(err, users.ErrUnknown) {
+		if err := mark(t.Context(), db, "nobody"); !errors.Is(err, users.ErrUnknown) {
 			t.Errorf("%s of nobody = %v, want ErrUnknown", name, err)
 		}
 	}
@@ -186,7 +186,7 @@ func TestGet(t *testing.T) {
 	t.Parallel()
 	store, db := open(t)
 	add(t, db, "Ada", nil)
-	if err := store.MarkEmailed(t.Context(), "Ada"); err != nil {
+	if err := users.MarkEmailed(t.Context(), db, "Ada"); err != nil {
 		t.Fatal(err)
 	}
 	if u, err := store.Get(t.Context(), "ada"); err != nil || u.Username != "Ada" || !u.Emailed || u.CRM || u.Picture != nil {
