@@ -15,9 +15,10 @@ import (
 // An Outbox takes an operation's tasks for the queue. They are committed
 // together, durably, when the operation has returned without an error and
 // before the first byte of its answer; if that fails, the client is answered
-// 503 with Retry-After, and nothing of the operation's tasks runs. An operation
-// that returns an error adds nothing. An Outbox may be used by several
-// goroutines.
+// 503 with Retry-After, and nothing of the operation's tasks runs, but that
+// those for the queue may when the store's answer was lost or late: give a task
+// a key if a client that asks again must not add it twice. An operation that
+// returns an error adds nothing. An Outbox may be used by several goroutines.
 //
 // In a task, in middleware and in a mounted handler, see [From], there is no
 // operation to commit with: Add adds at once there. If that fails, the task

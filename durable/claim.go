@@ -17,9 +17,10 @@ func (e *Engine) offer(c *commit) {
 	if len(c.funcs)+len(c.fires) > 0 { // who knows what they add
 		e.slots.feedAll()
 	}
+	now := time.Now()
 	for i := range c.batch.Inserts {
 		in := &c.batch.Inserts[i]
-		if in.Delay > 0 || !in.At.IsZero() {
+		if in.Delay > 0 || in.At.After(now) {
 			continue
 		}
 		if h := e.handlers[in.Kind]; h != nil {

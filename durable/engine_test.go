@@ -370,3 +370,13 @@ func TestStartNeedsTheStore(t *testing.T) {
 		}
 	})
 }
+
+// A time that is past means at once, not at the next poll.
+func TestATaskOfAPastTimeRunsAtOnce(t *testing.T) {
+	inBubble(t, func(b *bed) {
+		b.faults.deaf = true
+		b.run(durable.EngineConfig{Poll: time.Hour}, handler(nothing))
+		rest(time.Second)
+		b.wantState(b.add(work.With("").At(time.Now().Add(-time.Minute))), durable.Succeeded)
+	})
+}

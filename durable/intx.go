@@ -116,6 +116,18 @@ func joinedIn(ctx context.Context, q *Queue) *joined {
 	return nil
 }
 
+// Joined reports whether ctx is that of a function given to [Queue.InTx] which
+// runs in a transaction on s: another one on s would wait for that. For stores.
+func Joined(ctx context.Context, s Store) bool {
+	j, _ := ctx.Value(joinKey{}).(*joined)
+	for ; j != nil; j = j.outer {
+		if j.q.store == s && j.open() {
+			return true
+		}
+	}
+	return false
+}
+
 func (j *joined) open() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -148,8 +148,11 @@ func (j Job) insert() (Insert, error) {
 	if in.Payload, err = j.encode(j.arg); err != nil {
 		return Insert{}, fmt.Errorf("task %q: encode its argument: %w", j.kind.name, err)
 	}
-	if !in.At.IsZero() && in.At.Year() > 9999 {
-		return Insert{}, fmt.Errorf("task %q: it is to run in the year %d", j.kind.name, in.At.Year())
+	switch year := in.At.UTC().Year(); {
+	case year > 9999:
+		return Insert{}, fmt.Errorf("task %q: it is to run in the year %d", j.kind.name, year)
+	case year < 0: // which JSON cannot say; it is past all the same
+		in.At = time.Time{}
 	}
 	return in, nil
 }

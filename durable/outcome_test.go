@@ -3,6 +3,7 @@ package durable_test
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -344,4 +345,16 @@ func TestHardTimeout(t *testing.T) {
 		rest(time.Second)
 		b.wantState(stuck, durable.Dead) // the late result counts for nothing
 	})
+}
+
+func TestExponentialDoesNotOverflow(t *testing.T) {
+	for _, backoff := range []func(int, error) time.Duration{
+		durable.Exponential(time.Second, math.MaxInt64), durable.Exponential(math.MaxInt64, math.MaxInt64),
+	} {
+		for range 100 {
+			if d := backoff(10_000, nil); d < 365*24*time.Hour {
+				t.Fatalf("the 10,000th wait is %v", d)
+			}
+		}
+	}
 }

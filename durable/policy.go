@@ -101,6 +101,7 @@ func Exponential(first, most time.Duration) func(int, error) time.Duration {
 	if first <= 0 || most < first {
 		panic(fmt.Sprintf("durable: Exponential(%v, %v); the first wait must be positive and the longest not shorter", first, most))
 	}
+	first, most = min(first, maxDelay), min(most, maxDelay)
 	return func(attempt int, _ error) time.Duration {
 		d := first
 		for range attempt - 1 {

@@ -379,6 +379,9 @@ func (s *scheduler) settle(f fired) {
 				s.log.Error("a schedule's task could not be added", "schedule", e.row.Name, "error", in.Err)
 			}
 		}
+		if !f.result.Replaced.IsZero() {
+			s.queue.batcher.tellEngine((*Engine).beatSoon) // which hears there that it is cancelled
+		}
 		if f.result.Skipped > 0 {
 			s.log.Info("a tick of a schedule has added no task, as the last one has not finished or the tick has had one", "schedule", e.row.Name,
 				"tick", f.fire.LastTick, "last_task", e.row.LastTask)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -439,6 +440,24 @@ func TestClockJumps(t *testing.T) {
 		equalTimes(t, r.take(), "2000-01-01 02:30")
 		if next := info(t, q, "s").Next; !next.Equal(at(t, "2000-01-01 02:40")) {
 			t.Errorf("the next tick is %v", next)
+		}
+	})
+}
+
+// A task that is replaced hears of it at once, not at the next beat.
+func TestAReplacedTaskEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cancelled atomic.Int64
+		process(t, &faults{Store: memory.New(memory.Config{}), deaf: true}, func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			if errors.Is(context.Cause(ctx), durable.ErrCancelled) {
+				cancelled.Add(1)
+			}
+			return ctx.Err()
+		}, every("s", "5 * * * * *", durable.WithOverlap(durable.OverlapReplace)))
+		pass(time.Minute + 6*time.Second) // beats are at full tens of seconds
+		if cancelled.Load() != 1 {
+			t.Errorf("%d tasks cancelled a second after the second tick", cancelled.Load())
 		}
 	})
 }

@@ -139,7 +139,7 @@ func (tx *SQLTx) Add(job Queueable) ID {
 	defer tx.mu.Unlock()
 	switch {
 	case tx.ended != nil:
-		err = tx.ended
+		return ID{} // the function is the store's no more, and has failed anyway
 	case err == nil:
 		tx.fn.Inserts = append(tx.fn.Inserts, in)
 		return in.ID

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"fmt"
 	"slices"
@@ -25,6 +26,12 @@ func (w *writer) claimAll(boot durable.Boot, claims []durable.Claim, now int64) 
 				from = append(from, id)
 			}
 		}
+		if len(from) > maxLanes && c.Limit > 0 {
+			var err error
+			if from, err = w.mostUrgent(from); err != nil {
+				return nil, err
+			}
+		}
 		for left := c.Limit; left > 0 && len(from) > 0; {
 			some := from[:min(len(from), maxLanes)]
 			from = from[len(some):]
@@ -41,6 +48,32 @@ func (w *writer) claimAll(boot durable.Boot, claims []durable.Claim, now int64) 
 		}
 	}
 	return all, nil
+}
+
+// mostUrgent sorts lanes by their first tasks, where there are too many for one
+// statement, and leaves out those that have none.
+func (w *writer) mostUrgent(lanes []int64) ([]int64, error) {
+	type head struct{ lane, priority, seq int64 }
+	heads := make([]head, 0, len(lanes))
+	for _, id := range lanes {
+		n := len(heads)
+		err := w.query(func(row []driver.Value) error {
+			heads = append(heads, head{id, integer(row[0]), integer(row[1])})
+			return nil
+		}, `SELECT priority, seq FROM wake_task WHERE lane = ? AND state = 1 ORDER BY priority DESC, seq LIMIT 1`, id)
+		if err != nil {
+			return nil, err
+		}
+		if len(heads) == n {
+			w.lanes.empty[id] = true
+		}
+	}
+	slices.SortFunc(heads, func(a, b head) int { return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.seq, b.seq)) })
+	lanes = lanes[:0]
+	for _, h := range heads {
+		lanes = append(lanes, h.lane)
+	}
+	return lanes, nil
 }
 
 // claim claims up to limit tasks of the lanes, the most urgent ones first.

@@ -9,6 +9,11 @@ import (
 	"github.com/wake-go/wake/durable"
 )
 
+// funcShare is how much longer than one of its functions may take all those of
+// a transaction may: the others are run in transactions of their own, between
+// which there is room for everybody else.
+const funcShare = 4
+
 // errFuncBroke ends a transaction that a user's function has broken: it is
 // begun again without that function.
 var errFuncBroke = errors.New("a function has ended the transaction that it shared")
@@ -45,6 +50,7 @@ func (s *Store) Commit(ctx context.Context, b *durable.Batch) (*durable.BatchRes
 func (s *Store) commit(b *durable.Batch, full bool) (res *durable.BatchResult, err error) {
 	w := s.writer
 	out := map[*durable.Func]bool{} // has had its turn
+	until := time.Now().Add(funcShare * s.cfg.FuncBudget)
 	news := b
 	if full {
 		news = &durable.Batch{}
@@ -55,7 +61,7 @@ func (s *Store) commit(b *durable.Batch, full bool) (res *durable.BatchResult, e
 	for {
 		err := w.transact(func() error {
 			var err error
-			res, err = s.work(w, b, news, out)
+			res, err = s.work(w, b, news, out, until)
 			return err
 		})
 		if errors.Is(err, errFuncBroke) {
@@ -80,12 +86,16 @@ func refuse(b *durable.Batch, res *durable.BatchResult) {
 
 // work is what happens in the transaction: of b, and of its new tasks those in
 // news.
-func (s *Store) work(w *writer, b, news *durable.Batch, out map[*durable.Func]bool) (*durable.BatchResult, error) {
+func (s *Store) work(w *writer, b, news *durable.Batch, out map[*durable.Func]bool, until time.Time) (*durable.BatchResult, error) {
 	now := s.clock.now()
 	res := &durable.BatchResult{Now: now}
 	var err error
 	for _, f := range news.Funcs {
 		if out[f] {
+			continue
+		}
+		if time.Now().After(until) {
+			f.Err, out[f] = errNoTimeLeft, true
 			continue
 		}
 		if err := s.share(w, f, now, out); err != nil {

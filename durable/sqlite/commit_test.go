@@ -296,3 +296,123 @@ func TestSlowFunctionOfAQueue(t *testing.T) {
 		t.Errorf("%d users and %d tasks, want 1 and 4", n, m)
 	}
 }
+
+// What a function has broken is its own affair: a transaction that it has made
+// SQLite roll back, and foreign keys that could only fail everybody's commit.
+func TestFunctionsThatCannotBeCommitted(t *testing.T) {
+	s := open(t, sqlite.Config{})
+	mustExec(t, s.DB(), `CREATE TABLE users (name TEXT PRIMARY KEY)`)
+	mustExec(t, s.DB(), `CREATE TABLE mails (user TEXT REFERENCES users DEFERRABLE INITIALLY DEFERRED)`)
+	ignoring := func(queries ...string) func(*durable.SQLTx) error {
+		return func(tx *durable.SQLTx) error {
+			for _, query := range queries {
+				_, _ = tx.ExecContext(context.Background(), query)
+			}
+			return nil
+		}
+	}
+	for name, run := range map[string]func(*durable.SQLTx) error{
+		"rolled back": ignoring(`INSERT INTO users VALUES ('a')`, `INSERT OR ROLLBACK INTO users VALUES ('a')`, `INSERT INTO users VALUES ('b')`),
+		"foreign key": ignoring(`INSERT INTO mails VALUES ('nobody')`),
+	} {
+		f := &durable.Func{Run: run}
+		res, err := s.Commit(t.Context(), &durable.Batch{Funcs: []*durable.Func{f}, Inserts: []durable.Insert{newInsert("k")}})
+		if err != nil || f.Err == nil || res.Inserted[0].Err != nil {
+			t.Errorf("%s, shared: %v for the function, %v for all", name, f.Err, err)
+		}
+		if err := s.InTx(t.Context(), f); err == nil || errors.Is(err, durable.ErrUnknown) {
+			t.Errorf("%s, apart: %v", name, err)
+		}
+		if n := count(t, s.DB(), "users") + count(t, s.DB(), "mails"); n != 0 {
+			t.Errorf("%s: %d rows of a function that failed", name, n)
+		}
+	}
+	late := &durable.Func{Run: ignoring(`INSERT INTO mails VALUES ('ada')`, `INSERT INTO users VALUES ('ada')`)}
+	if commit(t, s, &durable.Batch{Funcs: []*durable.Func{late}}); late.Err != nil {
+		t.Errorf("a foreign key that is there in the end: %v", late.Err)
+	}
+}
+
+// A statement that does not end is ended with its function's time.
+func TestEndlessStatement(t *testing.T) {
+	s := open(t, sqlite.Config{FuncBudget: 10 * time.Millisecond, MaxFunc: 50 * time.Millisecond})
+	mustExec(t, s.DB(), `CREATE TABLE n (i INTEGER)`)
+	for _, query := range []string{
+		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n`,
+		`WITH RECURSIVE m(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM m) INSERT INTO n SELECT i FROM m`,
+	} {
+		f := &durable.Func{Run: func(tx *durable.SQLTx) error {
+			_, err := tx.ExecContext(context.Background(), query)
+			return err
+		}}
+		beside := &durable.Func{Run: func(tx *durable.SQLTx) error {
+			_, err := tx.ExecContext(context.Background(), `INSERT INTO n VALUES (1)`)
+			return err
+		}}
+		commit(t, s, &durable.Batch{Funcs: []*durable.Func{beside, f}, Inserts: []durable.Insert{newInsert("k")}})
+		if !errors.Is(f.Err, durable.ErrApart) || beside.Err != nil {
+			t.Errorf("shared: %v, and beside it %v", f.Err, beside.Err)
+		}
+		if err := s.InTx(t.Context(), f); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("apart: %v", err)
+		}
+	}
+	if n, tasks := count(t, s.DB(), "n"), count(t, s.DB(), "wake_task"); n != 2 || tasks != 2 {
+		t.Errorf("%d rows and %d tasks, want 2 and 2", n, tasks)
+	}
+}
+
+// A function that goes on after it was given up can add nothing any more.
+func TestAddAfterBeingGivenUp(t *testing.T) {
+	s := open(t, sqlite.Config{FuncBudget: 10 * time.Millisecond})
+	q := durable.NewQueue(s)
+	defer q.Close(context.Background())
+	runs, refused := 0, make(chan struct{})
+	go func() {
+		defer close(refused)
+		for { // until the first run was given up
+			if _, err := q.Add(t.Context(), job.With(1)); err != nil || count(t, s.DB(), "wake_task") > 0 {
+				return
+			}
+		}
+	}()
+	err := q.InTx(t.Context(), func(_ context.Context, tx *durable.SQLTx) error {
+		if runs++; runs == 1 {
+			<-refused
+		}
+		if id := tx.Add(job.With(runs)); id.IsZero() != (runs == 1) {
+			t.Errorf("run %d added %v", runs, id)
+		}
+		return nil
+	})
+	if err != nil || runs != 2 {
+		t.Errorf("after %d runs: %v", runs, err)
+	}
+}
+
+// Many functions, none of which is slow, do not keep everybody else waiting for
+// all of them.
+func TestFunctionsShareTheTimeOfATransaction(t *testing.T) {
+	const budget = 20 * time.Millisecond
+	s := open(t, sqlite.Config{FuncBudget: budget})
+	var funcs []*durable.Func
+	for range 50 {
+		funcs = append(funcs, &durable.Func{Run: func(*durable.SQLTx) error { time.Sleep(budget / 4); return nil }})
+	}
+	begun := time.Now()
+	commit(t, s, &durable.Batch{Funcs: funcs, Inserts: []durable.Insert{newInsert("k")}})
+	took, shared := time.Since(begun), 0
+	for _, f := range funcs {
+		if f.Err == nil {
+			shared++
+		} else if !errors.Is(f.Err, durable.ErrApart) {
+			t.Error(f.Err)
+		}
+	}
+	if shared == 0 || shared == len(funcs) {
+		t.Errorf("%d of %d functions shared a transaction of %v", shared, len(funcs), took)
+	}
+	if err := s.InTx(t.Context(), funcs[len(funcs)-1]); err != nil {
+		t.Errorf("on its own: %v", err)
+	}
+}

@@ -31,7 +31,8 @@ type Config struct {
 
 	// FuncBudget is how long a function given to Queue.InTx may run in a
 	// transaction that it shares with others. One that takes longer is rolled
-	// back and run again in a transaction of its own. Defaults to 100
+	// back and run again in a transaction of its own. So are those that are left
+	// when all of them have taken four times as long. Defaults to 100
 	// milliseconds.
 	FuncBudget time.Duration
 
@@ -118,6 +119,16 @@ const (
 	readerCache = 2 << 10
 )
 
+// fileURL makes a URL of an absolute path with slashes. One that begins with a
+// drive's letter needs another slash in front, or that would be a host.
+func fileURL(path string, query url.Values) string {
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	u := url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}
+	return u.String()
+}
+
 // dsn is the name under which the library opens the file.
 func (c *Config) dsn(cache int) (string, error) {
 	path, err := filepath.Abs(c.Path)
@@ -136,6 +147,5 @@ func (c *Config) dsn(cache int) (string, error) {
 		"_error_rc":     {"1"},
 		"_pragma":       {"temp_store(MEMORY)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)", fmt.Sprintf("cache_size(-%d)", cache)},
 	}
-	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: q.Encode()}
-	return u.String(), nil
+	return fileURL(filepath.ToSlash(path), q), nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/wake-go/wake/durable"
@@ -186,60 +185,4 @@ func (s *Store) SetPaused(ctx context.Context, queue string, paused bool) error 
 		s.signals.send(durable.SignalTasks)
 	}
 	return err
-}
-
-// Prune deletes finished tasks that have been kept long enough.
-func (s *Store) Prune(ctx context.Context, keep map[string]durable.Retention, limit int) (deleted int, err error) {
-	err = s.write(ctx, func(w *writer) error {
-		deleted = 0
-		now := s.clock.now()
-		lanes := map[string][]any{} // by the queue whose retention they have
-		for id, l := range w.lanes.byID {
-			rule := l.queue
-			if _, ok := keep[rule]; !ok {
-				rule = ""
-			}
-			lanes[rule] = append(lanes[rule], id)
-		}
-		for rule, ids := range lanes {
-			r := keep[rule].WithDefaults()
-			for state, age := range map[durable.State]time.Duration{durable.Succeeded: r.Succeeded, durable.Cancelled: r.Cancelled, durable.Dead: r.Dead} {
-				n, err := w.prune(state, micros(now.Add(-age)), ids, limit-deleted)
-				if err != nil {
-					return err
-				}
-				deleted += n
-			}
-		}
-		return nil
-	})
-	return deleted, err
-}
-
-func (w *writer) prune(state durable.State, before int64, lanes []any, limit int) (int, error) {
-	if limit <= 0 {
-		return 0, nil
-	}
-	var old []foundTask
-	args := append([]any{state, before}, lanes...)
-	err := w.query(func(row []driver.Value) error {
-		old = append(old, foundTask{seq: integer(row[0]), id: idOf(row[1]), extras: integer(row[2])})
-		return nil
-	}, `SELECT seq, id, extras FROM wake_done WHERE state = ? AND finished_at < ? AND lane IN (`+marks(len(lanes))+`) ORDER BY finished_at LIMIT ?`, append(args, limit)...)
-	if err != nil {
-		return 0, err
-	}
-	for chunk := range slices.Chunk(old, 64) {
-		numbers := make([]any, 0, 64)
-		for i := range chunk {
-			if err := w.deleteExtras(chunk[i].seq, chunk[i].id, chunk[i].extras); err != nil {
-				return 0, err
-			}
-			numbers = append(numbers, chunk[i].seq)
-		}
-		if _, err := w.exec(`DELETE FROM wake_done WHERE seq IN (`+marks(len(numbers))+`)`, numbers...); err != nil {
-			return 0, err
-		}
-	}
-	return len(old), nil
 }

@@ -5,8 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -22,7 +22,10 @@ type innerConn interface {
 	driver.Pinger
 	driver.SessionResetter
 	driver.Validator
+	driver.ExecerContext
 	sqlite.AuthorizerRegisterer
+	sqlite.HookRegisterer
+	sqlite.DBStatus
 }
 
 // A connector opens connections whose writes go through the store's gate.
@@ -49,6 +52,7 @@ func (c *connector) open() (*conn, error) {
 			return nil, errors.Join(err, inner.Close())
 		}
 	}
+	inner.RegisterRollbackHook(func() { conn.rolledBack.Store(true) })
 	c.store.conns.add(conn)
 	return conn, nil
 }
@@ -67,8 +71,12 @@ type conn struct {
 	reading time.Time // since when it has been; zero: it is not
 	cut     error     // why the store has ended the transaction
 	inTx    bool
+	byHand  bool // in a transaction that the user has begun with BEGIN
 	gated   bool // it holds the gate
 	added   bool // the transaction has changed tasks
+
+	// There has been a rollback, of SQLite's own accord if nobody asked for one.
+	rolledBack atomic.Bool
 
 	// Of the writer alone.
 	inFunc   bool    // a user's function runs
@@ -82,8 +90,11 @@ type conn struct {
 const addsQuery = `SELECT wake_connection()`
 
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if c.byHand {
+		return nil, errors.New("durable: sqlite: the connection is in a transaction that was begun with BEGIN; end that first")
+	}
 	if !opts.ReadOnly {
-		if err := c.store.enter(ctx, false); err != nil {
+		if err := c.enterGate(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -97,6 +108,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, explained(err)
 	}
 	c.inTx, c.gated, c.cut, c.added = true, !opts.ReadOnly, nil, false
+	c.rolledBack.Store(false)
 	if opts.ReadOnly {
 		c.reading = time.Now()
 	}
@@ -109,14 +121,21 @@ type tx struct {
 	inner driver.Tx
 }
 
-func (t *tx) Commit() error   { return t.end(t.inner.Commit) }
-func (t *tx) Rollback() error { return t.end(t.inner.Rollback) }
+func (t *tx) Commit() error   { return t.end(t.inner.Commit, errRolledBack) }
+func (t *tx) Rollback() error { return t.end(t.inner.Rollback, nil) }
 
-func (t *tx) end(f func() error) error {
+// end ends the transaction by f. If SQLite has rolled it back already, it
+// returns gone.
+func (t *tx) end(f func() error, gone error) error {
 	c := t.conn
 	c.mu.Lock()
 	err := c.cut
-	if err == nil {
+	switch {
+	case err != nil:
+	case c.rolledBack.Load():
+		_ = t.inner.Rollback() // of one begun by hand since, if there is any
+		err = gone
+	default:
 		err = explained(f())
 	}
 	added := c.added && err == nil
@@ -164,7 +183,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err := c.usable(ctx); err != nil {
 		return nil, err
 	}
-	s, err := c.innerConn.PrepareContext(c.plain(ctx), query)
+	s, err := c.innerConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, explained(err)
 	}
@@ -172,28 +191,23 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("durable: sqlite: statements of type %T lack what is needed", s), s.Close())
 	}
-	prepared := &stmt{innerStmt: inner, conn: c, writes: writes(query), turn: c.turn}
+	prepared := &stmt{innerStmt: inner, conn: c, verb: verbOf(query), turn: c.turn}
 	if c.direct {
 		c.prepared = append(c.prepared, prepared)
 	}
 	return prepared, nil
 }
 
-// plain is the context that the library is given. On the writer it is one that
-// never ends: an interrupted statement there would roll back everybody's rows.
-func (c *conn) plain(ctx context.Context) context.Context {
-	if c.direct {
-		return context.Background()
-	}
-	return ctx
-}
-
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	leave, err := c.enter(ctx, writes(query))
+	v := verbOf(query)
+	leave, err := c.enter(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	if c.byHand || v.controls() {
+		defer c.lookAtHand()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.usable(ctx); err != nil {
@@ -203,13 +217,13 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if err != nil {
 		return nil, explained(err)
 	}
-	res, err := s.ExecContext(c.plain(ctx), args)
+	res, err := s.ExecContext(ctx, args)
 	c.putBack(s)
 	return res, explained(err)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	leave, err := c.enter(ctx, writes(query))
+	leave, err := c.enter(ctx, verbOf(query).ofQuery())
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +241,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		leave()
 		return nil, explained(err)
 	}
-	inner, err := s.QueryContext(c.plain(ctx), args)
+	inner, err := s.QueryContext(ctx, args)
 	if err != nil {
 		c.putBack(s)
 		leave()
@@ -238,24 +252,17 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 
 // usable is called with mu held.
 func (c *conn) usable(ctx context.Context) error {
-	if c.direct {
-		if !c.inFunc {
-			return durable.ErrTxDone
-		}
+	switch {
+	case c.direct && !c.inFunc:
+		return durable.ErrTxDone
+	case c.cut != nil:
+		return c.cut
+	case (c.inTx || c.inFunc) && c.rolledBack.Load():
+		return errRolledBack // what came now would be committed by itself
+	case c.direct:
 		return ctx.Err()
 	}
-	return c.cut
-}
-
-// enter takes the gate for a statement that writes outside of a transaction.
-func (c *conn) enter(ctx context.Context, writes bool) (leave func(), err error) {
-	if c.direct || c.inTx || !writes {
-		return func() {}, nil
-	}
-	if err := c.store.enter(ctx, false); err != nil {
-		return nil, err
-	}
-	return c.store.leave, nil
+	return nil
 }
 
 // open keeps track of rows. It is called with mu held.
@@ -287,17 +294,17 @@ type innerRows interface {
 // A stmt is a statement that a user has prepared.
 type stmt struct {
 	innerStmt
-	conn   *conn
-	writes bool
-	turn   int // of the writer, in which it was prepared and may be used
+	conn *conn
+	verb verb
+	turn int // of the writer, in which it was prepared and may be used
 }
 
 // usable is called with the connection's mu held.
-func (s *stmt) usable() error {
-	if s.conn.direct && (!s.conn.inFunc || s.turn != s.conn.turn) {
+func (s *stmt) usable(ctx context.Context) error {
+	if s.conn.direct && s.turn != s.conn.turn {
 		return durable.ErrTxDone
 	}
-	return s.conn.cut
+	return s.conn.usable(ctx)
 }
 
 func (s *stmt) Close() error {
@@ -307,32 +314,35 @@ func (s *stmt) Close() error {
 }
 
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	leave, err := s.conn.enter(ctx, s.writes)
+	leave, err := s.conn.enter(ctx, s.verb)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
+	if s.conn.byHand || s.verb.controls() {
+		defer s.conn.lookAtHand()
+	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.usable(ctx); err != nil {
 		return nil, err
 	}
-	res, err := s.innerStmt.ExecContext(s.conn.plain(ctx), args)
+	res, err := s.innerStmt.ExecContext(ctx, args)
 	return res, explained(err)
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	leave, err := s.conn.enter(ctx, s.writes)
+	leave, err := s.conn.enter(ctx, s.verb.ofQuery())
 	if err != nil {
 		return nil, err
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.usable(ctx); err != nil {
 		leave()
 		return nil, err
 	}
-	inner, err := s.innerStmt.QueryContext(s.conn.plain(ctx), args)
+	inner, err := s.innerStmt.QueryContext(ctx, args)
 	if err != nil {
 		leave()
 		return nil, explained(err)
@@ -346,14 +356,15 @@ type rows struct {
 	conn   *conn
 	done   func()
 	closed bool
+	cut    error // why the store has closed them
 }
 
 func (r *rows) Next(dest []driver.Value) error {
 	r.conn.mu.Lock()
 	defer r.conn.mu.Unlock()
 	if r.closed {
-		if r.conn.cut != nil {
-			return r.conn.cut
+		if r.cut != nil {
+			return r.cut
 		}
 		return errors.New("durable: sqlite: the rows were closed when their function returned")
 	}
@@ -392,12 +403,13 @@ func (c *conn) endRead(before time.Time, why error) bool {
 	if c.direct || c.gated || c.reading.IsZero() || !c.reading.Before(before) {
 		return false
 	}
-	c.cut = why
 	for r := range c.rows {
+		r.cut = why
 		_ = r.close()
 	}
 	if c.inTx {
-		_, _ = c.innerConn.(driver.ExecerContext).ExecContext(context.Background(), "ROLLBACK", nil)
+		c.cut = why
+		_, _ = c.innerConn.ExecContext(context.Background(), `ROLLBACK`, nil)
 	}
 	c.reading = time.Time{}
 	return true
@@ -429,7 +441,7 @@ func (c *conn) cached(ctx context.Context, query string) (*cachedStmt, error) {
 		s.busy = true
 		return s, nil
 	}
-	prepared, err := c.innerConn.PrepareContext(c.plain(ctx), query)
+	prepared, err := c.innerConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -482,6 +494,21 @@ func (c *conn) beginFunc() {
 	defer c.mu.Unlock()
 	c.inFunc = true
 	c.turn++
+	c.rolledBack.Store(false)
+}
+
+// intact returns why what a function has written cannot be committed.
+func (c *conn) intact() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rolledBack.Load() {
+		return errRolledBack
+	}
+	open, _, err := c.innerConn.Status(sqlite.DBStatusDeferredFKs, false)
+	if err == nil && open != 0 {
+		err = errors.New("durable: sqlite: the function leaves a deferred foreign key without the row that it refers to: FOREIGN KEY constraint failed")
+	}
+	return err
 }
 
 // endFunc closes what the function has left open.
@@ -533,39 +560,4 @@ func (s *conns) endReads(before time.Time, why error) (ended int) {
 		}
 	}
 	return ended
-}
-
-// writes guesses from its first word whether a statement writes. A wrong guess
-// costs a turn at the gate, or SQLite's own way of waiting; nothing is lost.
-func writes(query string) bool {
-	query = skipBlank(query)
-	end := strings.IndexFunc(query, func(c rune) bool { return c < 'A' || c > 'z' || c > 'Z' && c < 'a' })
-	if end < 0 {
-		end = len(query)
-	}
-	switch word := query[:end]; {
-	case strings.EqualFold(word, "SELECT"), strings.EqualFold(word, "EXPLAIN"), strings.EqualFold(word, "PRAGMA"), strings.EqualFold(word, "VALUES"):
-		return false
-	case strings.EqualFold(word, "BEGIN"), strings.EqualFold(word, "COMMIT"), strings.EqualFold(word, "END"), strings.EqualFold(word, "ROLLBACK"), strings.EqualFold(word, "SAVEPOINT"), strings.EqualFold(word, "RELEASE"):
-		return false // a transaction by hand: SQLite's own lock is all there is
-	case strings.EqualFold(word, "WITH"):
-		upper := strings.ToUpper(query)
-		return strings.Contains(upper, "INSERT") || strings.Contains(upper, "UPDATE") || strings.Contains(upper, "DELETE") || strings.Contains(upper, "REPLACE")
-	}
-	return true
-}
-
-// skipBlank skips white space and comments.
-func skipBlank(query string) string {
-	for {
-		query = strings.TrimLeft(query, " \t\r\n;(")
-		switch {
-		case strings.HasPrefix(query, "--"):
-			_, query, _ = strings.Cut(query, "\n")
-		case strings.HasPrefix(query, "/*"):
-			_, query, _ = strings.Cut(query, "*/")
-		default:
-			return query
-		}
-	}
 }

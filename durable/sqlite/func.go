@@ -15,8 +15,12 @@ import (
 // for a transaction that it shares.
 var errOverBudget = fmt.Errorf("durable: sqlite: the function took too long for a transaction that it shares with others: %w", durable.ErrApart)
 
+var errNoTimeLeft = fmt.Errorf("durable: sqlite: the functions before this one took the time of the transaction that they share: %w", durable.ErrApart)
+
 // A funcConn is the writer as a user's function sees it. Its context ends with
-// the function, so that database/sql closes what was left open.
+// the function, so that database/sql closes what was left open, and when the
+// function takes too long. A user's own context must not interrupt a statement:
+// that could roll back everybody's rows.
 type funcConn struct {
 	*sql.Conn
 	ctx context.Context
@@ -75,9 +79,13 @@ func (s *Store) runFunc(w *writer, f *durable.Func, budget time.Duration) error 
 		if err == nil {
 			err = f.Err // of a task that could not be added
 		}
+		if err == nil {
+			err = w.conn.intact()
+		}
 		return err
 	case <-timer.C:
-		tx.End(errOverBudget) // waits for a statement that runs
+		cancel()              // interrupts a statement that runs,
+		tx.End(errOverBudget) // and this waits for its end
 		return errOverBudget
 	}
 }

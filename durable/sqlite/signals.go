@@ -109,8 +109,13 @@ func (s *Store) watchOthers() {
 	pause := time.NewTimer(changePoll)
 	defer pause.Stop()
 	conn, err := s.reads.Conn(s.ended)
-	if err != nil {
-		return // the store is closed
+	for err != nil { // too many files are open, perhaps
+		select {
+		case <-s.ended.Done():
+			return
+		case <-presence.C:
+		}
+		conn, err = s.reads.Conn(s.ended)
 	}
 	defer conn.Close()
 	l := lookout{conn: conn, boots: &s.boots}

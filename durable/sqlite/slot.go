@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 
@@ -24,6 +23,10 @@ type slot struct {
 	mu   sync.Mutex
 	gate *flock.Flock // queues the writers of all processes; made when it is first needed
 	held bool
+
+	waiting  chan error // of the one wait for the gate, until it is over
+	wanted   bool       // somebody waits for that
+	released bool
 }
 
 // maxSlots is how many processes may have a file open.
@@ -69,27 +72,12 @@ func (s *slot) dead(n int) bool {
 
 // others reports whether another process has the file open.
 func (s *slot) others() bool {
-	names, _ := filepath.Glob(globbed(s.path) + "-wake-[0-9]*")
-	for _, name := range names {
-		n, err := strconv.Atoi(name[len(s.path)+len("-wake-"):])
-		if err == nil && n != s.n && !s.dead(n) {
+	for n := 1; n <= maxSlots; n++ {
+		if n != s.n && !s.dead(n) {
 			return true
 		}
 	}
 	return false
-}
-
-// globbed quotes what has a meaning in a pattern.
-func globbed(path string) string {
-	var b []byte
-	for i := range len(path) {
-		switch path[i] {
-		case '*', '?', '[', '\\':
-			b = append(b, '\\')
-		}
-		b = append(b, path[i])
-	}
-	return string(b)
 }
 
 // lockGate queues behind the writers of other processes.
@@ -98,9 +86,12 @@ func (s *slot) lockGate(ctx context.Context) error {
 	if s.gate == nil {
 		s.gate = newLock(s.path + "-wake-lock")
 	}
-	gate := s.gate
+	gate, waiting := s.gate, s.waiting != nil
 	s.mu.Unlock()
-	ok, err := gate.TryLock()
+	ok, err := false, error(nil)
+	if !waiting {
+		ok, err = gate.TryLock()
+	}
 	if err == nil && !ok {
 		err = s.waitForGate(ctx, gate)
 	}
@@ -114,23 +105,47 @@ func (s *slot) lockGate(ctx context.Context) error {
 }
 
 // waitForGate waits in the system's queue, which is fair, and cannot be told
-// to stop waiting: what is given too late is given back.
+// to stop waiting. Whoever gives up leaves the wait to the next one; if there
+// is none when the gate is got, it is given back.
 func (s *slot) waitForGate(ctx context.Context, gate *flock.Flock) error {
-	got := make(chan error, 1)
-	go func() { got <- gate.Lock() }()
+	s.mu.Lock()
+	s.wanted = true
+	if s.waiting == nil {
+		s.waiting = make(chan error, 1)
+		go s.wait(gate, s.waiting)
+	}
+	got := s.waiting
+	s.mu.Unlock()
 	select {
 	case err := <-got:
 		return err
 	case <-ctx.Done():
-		s.mu.Lock()
-		s.gate = nil
-		s.mu.Unlock()
-		go func() {
-			if <-got == nil {
-				_ = gate.Close()
-			}
-		}()
-		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case err := <-got: // in this very moment
+		return err
+	default:
+	}
+	s.wanted = false
+	return context.Cause(ctx)
+}
+
+// wait waits for the gate until it is got, however long that takes.
+func (s *slot) wait(gate *flock.Flock, got chan<- error) {
+	err := gate.Lock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = nil
+	switch {
+	case s.wanted:
+		s.wanted = false
+		got <- err
+	case s.released:
+		_ = gate.Close()
+	case err == nil:
+		_ = gate.Unlock()
 	}
 }
 
@@ -150,7 +165,8 @@ func (s *slot) release() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gate != nil {
+	s.released = true
+	if s.gate != nil && s.waiting == nil {
 		_ = s.gate.Close()
 	}
 	_ = s.lock.Unlock() // the file stays: taking it away would let two lock it

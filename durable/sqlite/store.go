@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -31,6 +30,7 @@ type Store struct {
 	reads   *sql.DB // the store's own
 	writer  *writer
 	slot    *slot
+	file    *file
 	clock   clock
 	ballast ballast
 	signals signals
@@ -61,6 +61,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := createPrivate(cfg.Path); err != nil {
 		return nil, err
 	}
+	if cfg.Path, err = realPath(cfg.Path); err != nil {
+		return nil, err
+	}
 	if err := refuseNetwork(cfg.Path); err != nil {
 		return nil, err
 	}
@@ -68,6 +71,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	// vanish when somebody else in the process opens the file and closes it.
 	_, _ = sqlite.OFDLocking(true)
 	s := &Store{cfg: cfg, driver: &sqlite.Driver{}, nonce: durable.NewID().String(), clock: newClock(), machine: machine()}
+	if s.file, err = fileAt(cfg.Path); err != nil {
+		return nil, err
+	}
 	s.ended, s.end = context.WithCancel(context.Background())
 	if err := s.driver.RegisterScalarFunction("wake_connection", 0, s.connectionFunc); err != nil {
 		return nil, err
@@ -201,32 +207,6 @@ func (s *Store) closeWriter() error {
 	return s.writer.checkpointAndClose()
 }
 
-// createPrivate creates the file for its owner alone, where there is none.
-// SQLite gives its other files the same permissions.
-func createPrivate(path string) error {
-	if dir := filepath.Dir(path); dir != "." {
-		if info, err := os.Stat(dir); err != nil {
-			return fmt.Errorf("its directory: %w", err)
-		} else if !info.IsDir() {
-			return fmt.Errorf("%s is not a directory", dir)
-		}
-	}
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && info.IsDir():
-		return fmt.Errorf("it is a directory; name a file in it")
-	case err == nil:
-		return nil
-	case !errors.Is(err, os.ErrNotExist):
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
 // warnOfOtherLibraries warns of a program that has a second SQLite library:
 // their locks do not see each other in one process, and rows get lost when both
 // write to this file.
@@ -253,11 +233,11 @@ func explained(err error) error {
 	}
 	code := lib.Code()
 	switch code & 0xff {
-	case codeBusy, codeLocked:
+	case codeBusy, codeLocked, codeProtocol:
 		return fmt.Errorf("%w: another process holds the file's write lock: %w", durable.ErrUnavailable, err)
 	case codeFull:
 		return fmt.Errorf("%w: %w: %w", durable.ErrUnavailable, durable.ErrFull, err)
-	case codeIOErr:
+	case codeIOErr, codeNoMem:
 		return fmt.Errorf("%w: %w", durable.ErrUnavailable, err)
 	case codeReadOnly:
 		return fmt.Errorf("%w: the file or its directory cannot be written to: %w", durable.ErrUnavailable, err)
@@ -273,11 +253,13 @@ func explained(err error) error {
 const (
 	codeBusy     = 5
 	codeLocked   = 6
+	codeNoMem    = 7
 	codeReadOnly = 8
 	codeIOErr    = 10
 	codeCorrupt  = 11
 	codeFull     = 13
 	codeCantOpen = 14
+	codeProtocol = 15 // of locking, when many want to at once
 	codeNotADB   = 26
 )
 

@@ -4,7 +4,7 @@ package sqlite
 
 import "time"
 
-// started counts from a wall clock, as there is no other that processes share.
+// sinceBoot counts from a wall clock, as there is no other that processes share.
 func sinceBoot() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 func machine() string { return "this" }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 
 	"modernc.org/sqlite"
@@ -32,16 +33,15 @@ func (s *Store) userTx(ctx context.Context, tx durable.Tx) (*userTx, error) {
 	}
 	var nonce string
 	err := tx.SQL().QueryRowContext(ctx, addsQuery).Scan(&nonce)
-	if err != nil && ctx.Err() == nil || err == nil && nonce != s.nonce {
-		if err == sql.ErrTxDone {
-			return nil, fmt.Errorf("durable: sqlite: %w: %w", durable.ErrTxDone, err)
-		}
-		return nil, fmt.Errorf("durable: sqlite: %w: begin the transaction on the *sql.DB that the store returns", durable.ErrForeignTx)
-	}
-	if err != nil {
+	switch {
+	case err == nil && nonce == s.nonce:
+		return &userTx{ctx, tx.SQL()}, nil
+	case errors.Is(err, sql.ErrTxDone):
+		return nil, fmt.Errorf("durable: sqlite: %w: %w", durable.ErrTxDone, err)
+	case errors.Is(err, durable.ErrTxDone), errors.Is(err, durable.ErrUnavailable), err != nil && ctx.Err() != nil:
 		return nil, explained(err)
 	}
-	return &userTx{ctx, tx.SQL()}, nil
+	return nil, fmt.Errorf("durable: sqlite: %w: begin the transaction on the *sql.DB that the store returns", durable.ErrForeignTx)
 }
 
 func (u *userTx) args(args []any) []any {

@@ -16,6 +16,7 @@ import (
 // Whoever has entered the store uses it, nobody else.
 type writer struct {
 	dsn                string
+	file               *file
 	conn               *conn
 	db                 *sql.DB   // with conn as its only connection,
 	sql                *sql.Conn // for users' functions
@@ -46,7 +47,7 @@ func newWriter(s *Store, c *connector) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dsn: c.dsn, conn: opened, stmts: map[string]innerStmt{}, claims: map[int]string{}, calmClaims: map[int]string{}, db: sql.OpenDB(&given{c, opened})}
+	w := &writer{dsn: c.dsn, file: s.file, conn: opened, stmts: map[string]innerStmt{}, claims: map[int]string{}, calmClaims: map[int]string{}, db: sql.OpenDB(&given{c, opened})}
 	if w.sql, err = w.db.Conn(context.Background()); err != nil {
 		return nil, errors.Join(err, w.db.Close())
 	}
@@ -170,6 +171,9 @@ func (w *writer) one(query string, args ...any) (n int64, ok bool, err error) {
 
 // transact runs f in a transaction.
 func (w *writer) transact(f func() error) error {
+	if err := w.file.inPlace(); err != nil {
+		return err
+	}
 	if _, err := w.exec(`BEGIN IMMEDIATE`); err != nil {
 		return err
 	}
