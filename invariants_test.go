@@ -60,6 +60,7 @@ func TestPackagesImportOnlyWhatTheTableOfTheHouseAllows(t *testing.T) {
 		"durable":           {}, // and small libraries
 		"durable/memory":    {"durable"},
 		"durable/sqlite":    {"durable"},
+		"durable/postgres":  {"durable"},
 		"durable/storetest": {"durable"},
 		".":                 {"lifespan", "background", "durable", "durable/sqlite"},
 		"waketest":          {".", "lifespan", "background", "durable", "durable/memory", "durable/sqlite"},
@@ -108,6 +109,7 @@ var mutable = map[string]string{
 	"durable.stateNames":    "names, which nobody changes",
 	"durable.moveNames":     "names, which nobody changes",
 	"sqlite.migrations":     "statements, which nobody changes",
+	"postgres.migrations":   "statements, which nobody changes",
 	"sqlite.networks":       "names, which nobody changes",
 }
 
