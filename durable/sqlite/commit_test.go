@@ -198,12 +198,28 @@ func TestTransactionOnAnotherConnectionIsRefused(t *testing.T) {
 func TestInsertInAUsersTransaction(t *testing.T) {
 	s := open(t, sqlite.Config{})
 	mustExec(t, s.DB(), `CREATE TABLE users (name TEXT)`)
-	heard := make(chan durable.Signal, 10)
+	watched, heard := make(chan struct{}), make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
-	watching.Go(func() { _ = s.Watch(ctx, func(s durable.Signal) { heard <- s }) })
+	var first, finished sync.Once
+	watching.Go(func() {
+		_ = s.Watch(ctx, func(sig durable.Signal) {
+			first.Do(func() { close(watched) })
+			if sig&durable.SignalFinished != 0 { // which the passing of time does not send
+				finished.Do(func() { close(heard) })
+			}
+		})
+	})
 	defer watching.Wait()
 	defer cancel()
+	for begun := false; !begun; {
+		s.Advance(0)
+		select {
+		case <-watched:
+			begun = true
+		case <-time.After(time.Millisecond):
+		}
+	}
 	for _, commits := range []bool{false, true} {
 		tx, err := s.DB().BeginTx(t.Context(), nil)
 		if err != nil {
@@ -223,8 +239,10 @@ func TestInsertInAUsersTransaction(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if sig := <-heard; sig&durable.SignalTasks == 0 {
-		t.Errorf("heard %b", sig)
+	select {
+	case <-heard:
+	case <-time.After(patience):
+		t.Error("nobody heard of the task that was committed")
 	}
 	if n, m := count(t, s.DB(), "users"), count(t, s.DB(), "wake_task"); n != 1 || m != 1 {
 		t.Errorf("%d users and %d tasks, want one each", n, m)
