@@ -42,7 +42,7 @@ func roles() map[string]func(path string) error {
 	return map[string]func(string) error{
 		"add":    addForever,
 		"hold":   func(path string) error { return runEngine(path, hold, 30*time.Second) },
-		"zombie": func(path string) error { return runEngine(path, zombie, time.Second) },
+		"zombie": func(path string) error { return runEngine(path, zombie, 2*time.Second) },
 		"work":   func(path string) error { return runEngine(path, note, 30*time.Second) },
 		"die":    func(path string) error { return runEngine(path, die, 30*time.Second) },
 	}

@@ -26,12 +26,7 @@ func TestZombieIsRefused(t *testing.T) {
 	q := durable.NewQueue(s)
 	defer q.Close(t.Context())
 	first := start(t, "zombie", path)
-	id, err := q.Add(t.Context(), job.With(7))
-	if err != nil {
-		t.Fatal(err)
-	}
-	first.until("holds")
-	first.stop(s)
+	id := stoppedWith(t, first, s, q)
 	second := start(t, "hold", path)
 	second.until("holds 7") // when the lease has ended
 	before, err := q.Get(t.Context(), id)
@@ -61,6 +56,30 @@ func TestZombieIsRefused(t *testing.T) {
 	if before.State != durable.Running || before.Fence != 2 || !reflect.DeepEqual(task, before) {
 		t.Errorf("the task was %+v and is %+v; want it running with the second worker, untouched by the first", before, task)
 	}
+}
+
+// stoppedWith stops the process while it runs a task. Each time that it has to
+// be let go on its lease gets shorter, until it has lost it and ended the task.
+func stoppedWith(t *testing.T, p *process, s *sqlite.Store, q *durable.Queue) durable.ID {
+	t.Helper()
+	for range 20 {
+		id, err := q.Add(t.Context(), job.With(7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.until("holds")
+		p.stop(s)
+		task, err := q.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if task.State == durable.Running && task.Fence == 1 {
+			return id
+		}
+		p.signal(syscall.SIGCONT)
+	}
+	t.Fatal("the process had always ended its task when it was stopped")
+	return durable.ID{}
 }
 
 // untilEither waits until one of two processes says a word.
