@@ -89,7 +89,7 @@ func (b *boots) has(boot durable.Boot) bool {
 func (b *boots) list() []durable.Boot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Collect(maps.Keys(b.all))
+	return slices.SortedFunc(maps.Keys(b.all), func(a, b durable.Boot) int { return slices.Compare(a[:], b[:]) })
 }
 
 // userCommitted is called when a user's transaction that has added or finished
@@ -150,6 +150,7 @@ type lookout struct {
 	finished  string // when the last task was
 	paused    string // queues
 	progress  string // how often there was any
+	cancelled string // tasks of this process that run
 }
 
 // look returns what may have changed since the last time.
@@ -175,11 +176,19 @@ func (l *lookout) look(ctx context.Context) (what durable.Signal) {
 	if ready, err := l.ask(ctx, `SELECT EXISTS (SELECT 1 FROM wake_task WHERE state = 1)`); err == nil && ready == "1" {
 		what |= durable.SignalTasks
 	}
+	cancelled := ""
 	for _, boot := range l.boots.list() {
-		if wanted, err := l.ask(ctx, `SELECT EXISTS (SELECT 1 FROM wake_task WHERE cancel_at IS NOT NULL AND state = 2 AND boot = ?)`, boot[:]); err == nil && wanted == "1" {
-			what |= durable.SignalCancelled
+		seqs, err := l.ask(ctx, `SELECT coalesce(group_concat(seq), '') FROM wake_task WHERE cancel_at IS NOT NULL AND state = 2 AND boot = ?`, boot[:])
+		if err == nil && seqs != "" {
+			cancelled += boot.String() + " " + seqs + " "
 		}
 	}
+	// One that takes its time to end is told once: telling makes the process
+	// write, and that is a change again.
+	if cancelled != "" && cancelled != l.cancelled {
+		what |= durable.SignalCancelled
+	}
+	l.cancelled = cancelled
 	return what
 }
 
